@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+# make help lists the targets.
+
+O      ?= build
+CC     := gcc
+CLANG  ?= clang
+PREFIX ?= /usr/local
+DESTDIR ?=
+V      ?= 0
+SAN    ?=
+Q      := $(if $(filter 1,$(V)),,@)
+say     = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' $(1) $(2))
+
+VERSION := 0.1.0
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+PKGS := libbpf libelf zlib libcurl libcjson libmicrohttpd
+# Asked only where something is compiled, so that `make check` can install them first.
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
+PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
+
+WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+HARDEN   := -fPIE -fstack-protector-strong -fstack-clash-protection \
+	    $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+CFLAGS   := -O2 -g
+ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(WARN) $(HARDEN) -D_GNU_SOURCE -I$(O) -Iuser -Ibpf \
+	     $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer) \
+	     $(PKG_CFLAGS)
+LDFLAGS  := -pie -Wl,-z,relro,-z,now -Wl,--as-needed -pthread
+
+BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
+BPF_CFLAGS := -g -O2 -mcpu=v3 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werror \
+	      -Ivmlinux -Ibpf -I/usr/include/$(shell $(CC) -print-multiarch)
+
+BIN  := $(O)/kakuremichi-agent
+SRC  := $(sort $(wildcard user/*.c))
+OBJ  := $(SRC:%.c=$(O)/%.o)
+LIBOBJ := $(filter-out $(O)/user/main.o,$(OBJ))
+SKEL := $(O)/kakuremichi.skel.h
+
+# The tests' own sanitised build of everything, beside the real one.
+SANO := $(O)/san
+UNIT := $(patsubst selftests/unit/%.c,%,$(sort $(wildcard selftests/unit/*.c)))
+PROG := $(patsubst selftests/prog_tests/%.c,%,$(sort $(wildcard selftests/prog_tests/*.c)))
+
+.PHONY: all help install uninstall deps demo check check-unit check-prog check-e2e check-long \
+	selftests bench clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(BIN)
+
+help:
+	@echo 'make              build $(BIN)'
+	@echo 'make demo         two labelled containers answer under their domains (root; private Docker)'
+	@echo 'make check        all tests (root), under 10 minutes'
+	@echo 'make check-long   the tests that take longer'
+	@echo 'make bench        speed, as ratios to HAProxy in the same run (root)'
+	@echo 'make install      to $$(DESTDIR)$$(PREFIX), now $(DESTDIR)$(PREFIX)'
+	@echo 'make deps         install what all of these need (Debian)'
+	@echo 'variables         V=1 commands, O=dir output, SAN=address,undefined, PREFIX, DESTDIR'
+
+$(O)/%.bpf.o: bpf/%.bpf.c
+	$(call say,CLANG,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -MT $@ -MF $(@:.o=.d) -c $< -o $(@:.o=.raw.o)
+	$(Q)bpftool gen object $@ $(@:.o=.raw.o)
+
+$(SKEL): $(O)/kakuremichi.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)bpftool gen skeleton $< name kakuremichi > $@
+
+# datapath.c alone includes the skeleton; the order-only prerequisite serves the first build, the
+# dependency files all later ones.
+$(O)/user/datapath.o: | $(SKEL)
+$(O)/user/version.o: ALL_CFLAGS += -DKKM_VERSION='"$(VERSION)"' -DKKM_COMMIT='"$(COMMIT)"'
+$(O)/user/version.o: $(O)/version.stamp
+
+# Rebuilt when the version or the commit changes, and only then.
+$(O)/version.stamp: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '$(VERSION) $(COMMIT)' | cmp -s - $@ || echo '$(VERSION) $(COMMIT)' > $@
+.PHONY: FORCE
+FORCE:
+
+$(O)/%.o: %.c $(O)/flags.stamp
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(O)/flags.stamp: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '$(CC) $(CFLAGS) $(SAN)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(SAN)' > $@
+
+$(BIN): $(OBJ)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ -o $@ $(PKG_LIBS)
+
+$(O)/unit/%: $(O)/selftests/unit/%.o $(LIBOBJ)
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ -o $@ $(PKG_LIBS) -lcmocka
+
+$(O)/prog_tests/%: $(O)/selftests/prog_tests/%.o $(LIBOBJ)
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ -o $@ $(PKG_LIBS)
+
+selftests: $(UNIT:%=$(O)/unit/%) $(PROG:%=$(O)/prog_tests/%)
+
+deps:
+	@scripts/deps
+
+# These three must work on a machine on which nothing is installed yet, so make is called again
+# once the dependencies are there.
+demo: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)scripts/demo
+
+check: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory O=$(SANO) SAN=address,undefined all selftests
+	$(Q)selftests/run
+
+check-long: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory O=$(SANO) SAN=address,undefined all selftests
+	$(Q)selftests/run --long
+
+bench: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)selftests/bench/run
+
+install: all
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/kakuremichi-agent
+	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent/README.md
+	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent/
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/kakuremichi-agent
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent
+
+clean:
+	rm -rf $(O)
+
+-include $(OBJ:.o=.d) $(O)/kakuremichi.bpf.d
+-include $(UNIT:%=$(O)/selftests/unit/%.d) $(PROG:%=$(O)/selftests/prog_tests/%.d)

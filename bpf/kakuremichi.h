@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * The ABI between the BPF programs and the agent, and what a person sees in `bpftool map dump`:
+ * strings are char[], addresses bytes in network order, ports decimal numbers in host order,
+ * states enum names. Both compilers include this file; the layouts are asserted below.
+ */
+#ifndef KAKUREMICHI_H
+#define KAKUREMICHI_H
+
+#include <linux/types.h>
+
+/* Raised with every change of a pinned map's layout; old pins are replaced, never reinterpreted. */
+#define KKM_LAYOUT 1
+
+#define KKM_DOMAIN_LEN 256	/* a DNS name has at most 253 characters */
+#define KKM_NAME_LEN 128
+#define KKM_ID_LEN 72		/* a container's id has 64 hexadecimal digits */
+#define KKM_REASON_LEN 256
+
+#define KKM_MAX_ROUTES 16384
+#define KKM_MAX_REJECTED 1024
+#define KKM_MAX_CONNS 65536
+
+enum kkm_state {
+	KKM_ACTIVE,
+	KKM_STARTING,
+	KKM_UNHEALTHY,
+	KKM_PAUSED,
+	KKM_DRAINING,
+};
+
+enum kkm_owner {
+	KKM_DOCKER,
+	KKM_CONTROL,
+	KKM_FILE,
+};
+
+enum kkm_engine {
+	KKM_RELAY,
+	KKM_SOCKMAP,
+	KKM_HANDOVER,
+};
+
+enum kkm_refusal {
+	KKM_REJECTED,	/* the container cannot be routed */
+	KKM_CONFLICT,	/* the domain belongs to another, older container */
+};
+
+/*
+ * One backend of one domain. Its first member is the key of kkm_routes, so that one block of memory
+ * serves both look-ups. An IPv4 backend has `address`, an IPv6 one `address6`; the other is zero.
+ */
+struct kkm_backend_key {
+	char domain[KKM_DOMAIN_LEN];
+	__u8 address[4];
+	__u8 address6[16];
+	__u32 port;
+};
+
+/* kkm_routes: domain -> the first of its backends, and how many there are. */
+struct kkm_route {
+	__u32 port;
+	__u8 address[4];
+	__u8 address6[16];
+	__u32 backend_count;
+	enum kkm_state state;	/* the best of its backends' */
+	enum kkm_owner owner;
+};
+
+/* kkm_backends: what a person wants to know of a backend; the programs read `state`. */
+struct kkm_backend {
+	enum kkm_state state;
+	enum kkm_owner owner;
+	char container[KKM_NAME_LEN];
+	char id[KKM_ID_LEN];
+	char description[KKM_REASON_LEN];
+};
+
+/* kkm_rejected: who is not routed, and why. */
+struct kkm_rejected_key {
+	char id[KKM_ID_LEN];
+	char domain[KKM_DOMAIN_LEN];	/* empty where the container as a whole is rejected */
+};
+
+struct kkm_rejected {
+	enum kkm_refusal refusal;
+	char container[KKM_NAME_LEN];
+	char label[KKM_NAME_LEN];
+	char reason[KKM_REASON_LEN];
+};
+
+/* Both ends of the agent's connection to a container, IPv4 as ::ffff:a.b.c.d, ports in host order. */
+struct kkm_tuple {
+	__u8 local[16];
+	__u8 remote[16];
+	__u32 local_port;
+	__u32 remote_port;
+};
+
+/* kkm_conns: the agent's upstream socket's cookie -> the connection. */
+struct kkm_conn {
+	struct kkm_backend_key backend;
+	__u8 client_address[4];
+	__u8 client_address6[16];
+	__u32 client_port;
+	__u32 slot;		/* of kkm_slots */
+	enum kkm_engine up;	/* client to container */
+	enum kkm_engine down;	/* container to client; KKM_SOCKMAP: asked for, see kkm_slots.enrolled */
+	__u64 client_cookie;	/* key of kkm_clients */
+	__u64 opened_ms;	/* since the epoch */
+	struct kkm_tuple tuple;	/* written by kkm_agent_end, empty before connect() */
+};
+
+/*
+ * kkm_slots: what changes with every message of a connection. The agent maps this array into its
+ * memory, so that neither side needs a system call for it. Who writes what stands beside it.
+ */
+struct kkm_slot {
+	__u64 leg;		/* agent: the owner's key in kkm_conns, 0 where free */
+	__u32 forwarded;	/* agent: bytes written to the client, modulo 2^32, after each write */
+	__u32 stop;		/* agent: the programs shall pass everything */
+	__u32 running;		/* programs: how many are deciding on a message right now */
+	__u32 enrolled;		/* programs: the container's socket is in kkm_containers */
+	__u64 short_bytes;	/* programs */
+	__u64 short_messages;	/* programs */
+	__u64 down_bytes;	/* agent */
+	__u64 up_bytes;		/* agent */
+	__u64 unused;
+};
+
+/* kkm_pending: what tells the container's end of a connection that is being opened. */
+struct kkm_pending {
+	__u64 leg;
+	__u32 snd_nxt;		/* of the agent's socket when it became established, host order */
+	__u32 rcv_nxt;
+	__u32 established;
+	__u32 unused;
+};
+
+/* kkm_socks: storage on the container's socket. */
+struct kkm_sock {
+	__u64 leg;
+	__u64 client_cookie;
+	__u32 slot;
+	__u32 start;		/* write_seq when it was enrolled */
+};
+
+/* kkm_meta: one entry; who wrote the pinned maps, and when last. */
+struct kkm_meta {
+	__u32 layout;
+	__u32 pid;
+	__u64 started_ms;	/* since the epoch */
+	__u64 written_ms;
+	enum kkm_engine engine;	/* the fastest in use */
+	__u32 workers;		/* rows of kkm_stats that workers write; the rest is one per CPU */
+	__u32 ready;		/* the first list of containers has been applied */
+	__u32 unused;
+};
+
+/*
+ * Every counter: name, kind of help, one line. kkm_stats has a row for each worker and, behind
+ * these, one for each CPU, which the programs write; a counter's value is the sum of the column.
+ */
+#define KKM_STATS(X)                                                                               \
+	X(connections_accepted, "client connections accepted")                                     \
+	X(connections_closed, "client connections closed")                                         \
+	X(accept_paused, "times accepting paused (connection or file limit)")                      \
+	X(requests, "request heads forwarded to a container")                                      \
+	X(answers_400, "answered 400: request not acceptable")                                     \
+	X(answers_404, "answered 404: no route for the domain")                                    \
+	X(answers_405, "answered 405: CONNECT")                                                    \
+	X(answers_408, "answered 408: request head not complete in time")                          \
+	X(answers_431, "answered 431: request head too large")                                     \
+	X(answers_501, "answered 501: transfer coding not known")                                  \
+	X(answers_502, "answered 502: container refused, or closed before an answer")              \
+	X(answers_503, "answered 503: domain known, no container up")                              \
+	X(answers_504, "answered 504: container did not accept in time")                           \
+	X(other_container, "connections closed because a later request was for another container") \
+	X(upstream_connects, "connections opened to containers")                                   \
+	X(upstream_failures, "connections to containers that failed")                              \
+	X(relay_up_bytes, "bytes the agent carried from client to container")                      \
+	X(relay_down_bytes, "bytes the agent carried from container to client")                    \
+	X(splice_bytes, "part of the two above that went by splice(2), uncopied")                  \
+	X(sockmap_wanted, "connections for which the short way was asked")                         \
+	X(sockmap_enrolled, "container sockets that took the short way")                           \
+	X(sockmap_refused, "container sockets kept off it: route or backend not in the maps")      \
+	X(sockmap_foreign, "sockets with equal addresses that were not ours")                      \
+	X(sockmap_left, "connections that left the short way before their end")                    \
+	X(short_messages, "messages the kernel carried from container to client")                  \
+	X(short_bytes, "bytes of these messages")                                                  \
+	X(passed_messages, "messages on enrolled sockets that were passed to the agent")           \
+	X(passed_no_room, "part of these for lack of room at the client's socket")
+
+struct kkm_stats {
+#define KKM_STATS_MEMBER(name, help) __u64 name;
+	KKM_STATS(KKM_STATS_MEMBER)
+#undef KKM_STATS_MEMBER
+};
+
+_Static_assert(sizeof(struct kkm_backend_key) == KKM_DOMAIN_LEN + 24, "hashed as bytes: no padding");
+_Static_assert(sizeof(struct kkm_tuple) == 40, "hashed as bytes: no padding");
+_Static_assert(sizeof(struct kkm_rejected_key) == KKM_ID_LEN + KKM_DOMAIN_LEN, "no padding");
+_Static_assert(sizeof(struct kkm_slot) == 64, "a cache line");
+_Static_assert(sizeof(struct kkm_sock) == 24, "no padding");
+
+#endif

@@ -1,0 +1,693 @@
+// SPDX-License-Identifier: MIT
+#include "agent.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "admin.h"
+#include "docker.h"
+#include "json.h"
+#include "selftest.h"
+#include "version.h"
+#include "worker.h"
+
+#define SPARE_FILES 256 /* descriptors that are no connection's */
+#define FILES_A_CONNECTION 3
+
+struct agent {
+	struct config *config;
+	struct loop *loop;
+	struct http *http;
+	struct docker *docker;
+	struct datapath *datapath;
+	struct admin *admin_local, *admins[CONFIG_MAX_LISTEN];
+	struct worker_shared shared;
+	struct worker *workers[CONFIG_MAX_WORKERS];
+	struct route_table *table;
+	struct loop_io signals;
+	struct loop_timer drain_end;
+	int *listen_fds; /* of each bound address, one for each worker */
+	unsigned int listen_count;
+	atomic_uint ended;
+	bool draining, forced;
+	uint64_t started_ms;
+};
+
+static uint64_t realtime_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void agent_complete_config(struct config *config)
+{
+	static char cgroup[512];
+	struct rlimit files = { .rlim_cur = 1024, .rlim_max = 1024 };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (!config->workers)
+		config->workers = cpus < 1	  ? 1
+				  : cpus > CONFIG_MAX_WORKERS ? CONFIG_MAX_WORKERS
+							      : (unsigned int)cpus;
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	if (!config->max_connections) {
+		rlim_t usable = files.rlim_cur > SPARE_FILES ? files.rlim_cur - SPARE_FILES : 1;
+
+		usable = usable / FILES_A_CONNECTION + 1;
+		config->max_connections = usable > 1000000 ? 1000000 : (unsigned int)usable;
+	}
+	if (!config->cgroup && !datapath_find_cgroup_root(cgroup, sizeof(cgroup)))
+		config->cgroup = cgroup;
+}
+
+/* Routes. */
+
+static bool has_rejected(const struct route_table *table, const struct route_rejected *wanted)
+{
+	for (unsigned int i = 0; table && i < table->rejected_count; i++) {
+		if (!strcmp(table->rejected[i].id, wanted->id) &&
+		    !strcmp(table->rejected[i].domain, wanted->domain) &&
+		    !strcmp(table->rejected[i].reason, wanted->reason))
+			return true;
+	}
+	return false;
+}
+
+static const char *const state_names[] = {
+	[KKM_ACTIVE] = "active",     [KKM_STARTING] = "starting", [KKM_UNHEALTHY] = "unhealthy",
+	[KKM_PAUSED] = "paused",     [KKM_DRAINING] = "draining",
+};
+
+static void log_route(const char *msg, const struct route *route)
+{
+	char target[ADDRESS_TEXT_MAX];
+
+	log_info(msg, "domain", route->domain, "target",
+		 address_print(&route->backends[0].address, target), "container",
+		 route->backends[0].name, "#backends", log_number(route->count), "state",
+		 state_names[route->state], NULL);
+}
+
+static bool same_route(const struct route *a, const struct route *b)
+{
+	return a->count == b->count && a->state == b->state &&
+	       address_equal(&a->backends[0].address, &b->backends[0].address) &&
+	       !strcmp(a->backends[0].id, b->backends[0].id);
+}
+
+static void log_differences(const struct route_table *before, const struct route_table *after)
+{
+	for (unsigned int i = 0; before && i < before->count; i++) {
+		if (!route_exact(after, before->routes[i].domain))
+			log_info("Removing Docker tunnel", "domain", before->routes[i].domain, NULL);
+	}
+	for (unsigned int i = 0; i < after->count; i++) {
+		const struct route *route = &after->routes[i];
+		const struct route *was = before ? route_exact(before, route->domain) : NULL;
+
+		if (!was)
+			log_route("Adding Docker tunnel", route);
+		else if (!same_route(was, route))
+			log_route("Changing Docker tunnel", route);
+	}
+	/* containers rejected as a whole have been named when they were read */
+	for (unsigned int i = 0; i < after->rejected_count; i++) {
+		const struct route_rejected *rejected = &after->rejected[i];
+
+		if (*rejected->domain && !has_rejected(before, rejected))
+			log_warn("Domain not routed to this container", "domain", rejected->domain,
+				 "container", rejected->name, "label", rejected->label, "error",
+				 rejected->reason, NULL);
+	}
+}
+
+/* Build, and write to the maps; where these are fuller than they should be, with fewer routes. */
+static int build_table(struct agent *agent, const struct route_source **sources, size_t count,
+		       bool ready, struct route_table **out)
+{
+	struct route_limits limits = { agent->config->max_routes, agent->config->max_routes };
+	struct route_table *previous = agent->table ? route_table_get(agent->table) : NULL;
+	struct route_table *table = NULL;
+	int err;
+
+	for (;;) {
+		err = route_table_build(sources, count, &limits, ready, previous, &table);
+		if (err || !agent->datapath ||
+		    datapath_publish(agent->datapath, previous, table, &limits.routes) != -E2BIG)
+			break;
+		/* what did not fit is not in the maps; the next table shall say so */
+		route_table_put(&previous);
+		previous = table;
+		table = NULL;
+	}
+	route_table_put(&previous);
+	if (!err)
+		*out = table;
+	return err;
+}
+
+static void rebuild(void *ctx)
+{
+	struct agent *agent = ctx;
+	const struct route_source **sources = NULL;
+	struct route_table *table;
+	struct docker_status docker = { .ready = true };
+	size_t count = 0;
+	int err = 0;
+
+	if (agent->docker) {
+		docker_status(agent->docker, &docker);
+		err = docker_sources(agent->docker, &sources, &count);
+	}
+	if (!err)
+		err = build_table(agent, sources, count, docker.ready, &table);
+	free(sources);
+	if (err) {
+		log_error("Routes not updated", "error", strerror(-err), NULL);
+		return;
+	}
+	log_differences(agent->table, table);
+	for (unsigned int i = 0; i < agent->config->workers; i++)
+		worker_set_table(agent->workers[i], table);
+	route_table_put(&agent->table);
+	agent->table = table;
+}
+
+/* Listeners. */
+
+static int bind_address(struct agent *agent, const struct sockaddr_storage *address, bool asked)
+{
+	unsigned int workers = agent->config->workers;
+	char text[ADDRESS_TEXT_MAX];
+	int err = worker_listen(address, workers, agent->listen_fds + agent->listen_count * workers);
+
+	address_print(address, text);
+	if (!err) {
+		agent->listen_count++;
+		log_info("Listening", "address", text, NULL);
+		return 0;
+	}
+	if (asked) {
+		log_error("Cannot listen: free the address, or give another one with --listen-http",
+			  "address", text, "error", strerror(-err), NULL);
+		return err;
+	}
+	log_warn("Cannot listen on a default address: choose with --listen-http", "address", text,
+		 "error", strerror(-err), NULL);
+	return 0;
+}
+
+static int bind_listeners(struct agent *agent)
+{
+	const struct config_listen *http = &agent->config->http;
+	int err = 0;
+
+	agent->listen_fds = calloc((size_t)CONFIG_MAX_LISTEN * agent->config->workers,
+				   sizeof(*agent->listen_fds));
+	if (!agent->listen_fds)
+		return -ENOMEM;
+	for (unsigned int i = 0; i < http->count && !err; i++)
+		err = bind_address(agent, &http->addresses[i], http->asked);
+	return err;
+}
+
+/* Engines. */
+
+static void warn_of_failures(const struct selftest *selftest)
+{
+	for (int i = 0; i < SELFTEST_STEPS; i++) {
+		const struct selftest_result *step = &selftest->steps[i];
+
+		if (step->run && !step->passed)
+			log_warn("sockmap is forced, though the self-test failed", "step",
+				 step->name, "detail", step->detail, "needed_for", step->needed_for,
+				 NULL);
+	}
+}
+
+static void log_auto(const struct selftest *selftest, bool passed)
+{
+	const struct selftest_result *step = selftest->steps;
+
+	while (!passed && step < selftest->steps + SELFTEST_STEPS - 1 && step->passed)
+		step++;
+	if (passed)
+		log_info("Datapath is sockmap: the self-test passed on this kernel", NULL);
+	else
+		log_info("Datapath is relay: the self-test for sockmap failed on this kernel",
+			 "step", step->name, "detail", step->detail, NULL);
+}
+
+/* Which engine to try first, and what it has to mind. */
+static void choose_engine(struct agent *agent)
+{
+	enum config_datapath wanted = agent->config->datapath;
+	struct selftest selftest;
+	bool passed;
+
+	agent->shared.engine = KKM_RELAY;
+	if (wanted == DATAPATH_HANDOVER)
+		log_warn("The handover engine is not part of this version: using relay", NULL);
+	if (wanted == DATAPATH_RELAY || wanted == DATAPATH_HANDOVER)
+		return;
+	if (!agent->config->cgroup) {
+		log_warn("Datapath is relay: no cgroup v2 is mounted", NULL);
+		return;
+	}
+	passed = selftest_run(&selftest);
+	if (wanted == DATAPATH_AUTO)
+		log_auto(&selftest, passed);
+	else
+		warn_of_failures(&selftest);
+	if (passed || (wanted == DATAPATH_SOCKMAP && selftest.steps[SELFTEST_LOAD].passed))
+		agent->shared.engine = KKM_SOCKMAP;
+	agent->shared.bodies_leave = !selftest.steps[SELFTEST_FIONREAD].passed;
+}
+
+static int open_datapath(struct agent *agent)
+{
+	const struct config *config = agent->config;
+	struct datapath_options options = {
+		.bpf_dir = config->bpf_dir,
+		.cgroup = config->cgroup,
+		.programs = agent->shared.engine == KKM_SOCKMAP,
+		.workers = config->workers,
+		.max_routes = config->max_routes,
+		.max_conns = config->max_connections < KKM_MAX_CONNS ? config->max_connections
+								     : KKM_MAX_CONNS,
+	};
+	char why[DATAPATH_WHY_LEN];
+	int err = datapath_open(&options, &agent->datapath, why);
+
+	if (err && err != -EBUSY && options.programs) {
+		log_warn("Datapath is relay: the programs could not be attached", "error", why,
+			 NULL);
+		agent->shared.engine = KKM_RELAY;
+		options.programs = false;
+		err = datapath_open(&options, &agent->datapath, why);
+	}
+	if (err == -EBUSY) {
+		log_error("Cannot start", "error", why, NULL);
+		return err;
+	}
+	if (err)
+		log_warn("No BPF maps: routes and connections are not shown by commands", "error",
+			 why, NULL);
+	else
+		datapath_set_meta(agent->datapath, agent->shared.engine, false);
+	agent->shared.datapath = agent->datapath;
+	return 0;
+}
+
+/* Workers. */
+
+static void worker_ended(void *ctx)
+{
+	struct agent *agent = ctx;
+
+	atomic_fetch_add(&agent->ended, 1);
+	loop_wake(agent->loop);
+}
+
+static void woken(void *ctx)
+{
+	struct agent *agent = ctx;
+
+	if (atomic_load(&agent->ended) == agent->config->workers)
+		loop_stop(agent->loop);
+}
+
+/* The descriptors of worker `index`: one of each address. */
+static int new_worker(struct agent *agent, unsigned int index)
+{
+	int fds[CONFIG_MAX_LISTEN];
+	int err;
+
+	for (unsigned int i = 0; i < agent->listen_count; i++)
+		fds[i] = agent->listen_fds[i * agent->config->workers + index];
+	err = worker_new(&agent->shared, index, fds, agent->listen_count, &agent->workers[index]);
+	if (err)
+		return err;
+	for (unsigned int i = 0; i < agent->listen_count; i++)
+		agent->listen_fds[i * agent->config->workers + index] = -1;
+	return 0;
+}
+
+static int start_workers(struct agent *agent)
+{
+	int err = 0;
+
+	agent->shared.config = agent->config;
+	agent->shared.ended = worker_ended;
+	agent->shared.ctx = agent;
+	for (unsigned int i = 0; i < agent->config->workers && !err; i++)
+		err = new_worker(agent, i);
+	/* an unknown domain is 503, not 404, until the first list */
+	if (!err)
+		rebuild(agent);
+	for (unsigned int i = 0; i < agent->config->workers && !err; i++)
+		err = worker_start(agent->workers[i]);
+	return err;
+}
+
+/* Stopping. */
+
+static void drain_end_fire(struct loop_timer *timer)
+{
+	struct agent *agent = (struct agent *)((char *)timer - offsetof(struct agent, drain_end));
+
+	agent->forced = true;
+	for (unsigned int i = 0; i < agent->config->workers; i++)
+		worker_wish(agent->workers[i], WORKER_END);
+}
+
+static void signal_ready(struct loop_io *io, uint32_t events)
+{
+	struct agent *agent = (struct agent *)((char *)io - offsetof(struct agent, signals));
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(io->fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (agent->draining) {
+		drain_end_fire(&agent->drain_end);
+		return;
+	}
+	agent->draining = true;
+	log_info("Stopping: connections may finish", "#timeout_ms",
+		 log_number((long long)agent->config->drain_timeout_ms), NULL);
+	loop_timer_set(agent->loop, &agent->drain_end, agent->config->drain_timeout_ms);
+	for (unsigned int i = 0; i < agent->config->workers; i++)
+		worker_wish(agent->workers[i], WORKER_DRAIN);
+}
+
+static int watch_signals(struct agent *agent)
+{
+	sigset_t set;
+	int fd;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	agent->signals.ready = signal_ready;
+	return loop_add(agent->loop, &agent->signals, fd, EPOLLIN);
+}
+
+/* The admin addresses. */
+
+static void add_time(struct json *object, const char *name, uint64_t ms)
+{
+	char text[40] = "";
+	time_t seconds = (time_t)(ms / 1000);
+	struct tm utc;
+
+	gmtime_r(&seconds, &utc);
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+	json_add_str(object, name, ms ? text : NULL);
+}
+
+static bool is_ready(const struct agent *agent, const char **why)
+{
+	struct docker_status docker = { .ready = true, .connected = true };
+
+	if (agent->docker)
+		docker_status(agent->docker, &docker);
+	if (agent->draining)
+		*why = "draining";
+	else if (agent->config->http.count && !agent->listen_count)
+		*why = "no listener could be bound";
+	else if (!docker.ready)
+		*why = "Docker has not been read yet";
+	else
+		*why = docker.connected ? "ready" : "ready; Docker is not connected, routes stay";
+	return !agent->draining && docker.ready &&
+	       (!agent->config->http.count || agent->listen_count);
+}
+
+static void add_docker(const struct agent *agent, struct json *root)
+{
+	struct json *object = json_add_object(root, "docker");
+	struct docker_status status = { .ready = true };
+
+	if (agent->docker)
+		docker_status(agent->docker, &status);
+	json_add_bool(object, "enabled", agent->docker);
+	json_add_bool(object, "connected", status.connected);
+	add_time(object, "since", status.since_ms);
+	json_add_str(object, "api_version", *status.version ? status.version : NULL);
+	json_add_int(object, "containers", status.containers);
+	json_add_str(object, "error", *status.error ? status.error : NULL);
+}
+
+static void add_counts(const struct agent *agent, struct json *root)
+{
+	struct json *counts = json_add_object(root, "counts");
+	uint64_t accepted = 0, closed = 0, requests = 0;
+	unsigned int backends = 0;
+
+	for (unsigned int i = 0; i < agent->config->workers; i++) {
+		const struct kkm_stats *stats = agent->workers[i]->stats;
+
+		accepted += __atomic_load_n(&stats->connections_accepted, __ATOMIC_RELAXED);
+		closed += __atomic_load_n(&stats->connections_closed, __ATOMIC_RELAXED);
+		requests += __atomic_load_n(&stats->requests, __ATOMIC_RELAXED);
+	}
+	for (unsigned int i = 0; i < agent->table->count; i++)
+		backends += agent->table->routes[i].count;
+	json_add_int(counts, "routes", agent->table->count);
+	json_add_int(counts, "backends", backends);
+	json_add_int(counts, "rejected", agent->table->rejected_count);
+	json_add_int(counts, "connections", (int64_t)(accepted - closed));
+	json_add_int(counts, "connections_accepted", (int64_t)accepted);
+	json_add_int(counts, "requests", (int64_t)requests);
+}
+
+static char *status_json(const struct agent *agent)
+{
+	struct json *root = json_object(), *control;
+	const char *why;
+	char *text;
+
+	json_add_int(root, "schema", 1);
+	json_add_bool(root, "running", true);
+	json_add_bool(root, "ready", is_ready(agent, &why));
+	json_add_str(root, "state", why);
+	json_add_int(root, "pid", getpid());
+	json_add_str(root, "version", version_number);
+	json_add_str(root, "engine", agent->shared.engine == KKM_SOCKMAP ? "sockmap" : "relay");
+	json_add_str(root, "datapath", config_datapath_names[agent->config->datapath]);
+	add_time(root, "since", agent->started_ms);
+	json_add_int(root, "workers", agent->config->workers);
+	add_docker(agent, root);
+	control = json_add_object(root, "control");
+	json_add_bool(control, "enabled", false);
+	json_add_bool(control, "connected", false);
+	json_add_null(control, "since");
+	add_counts(agent, root);
+	text = json_print(root, false);
+	json_free(&root);
+	return text;
+}
+
+static void on_admin(void *ctx, const char *path, bool local, struct admin_answer *out)
+{
+	struct agent *agent = ctx;
+	const char *why;
+
+	if (!strcmp(path, "/healthz")) {
+		out->status = 200;
+		out->body = strdup("ok\n");
+	} else if (!strcmp(path, "/readyz")) {
+		out->status = is_ready(agent, &why) ? 200 : 503;
+		if (asprintf(&out->body, "%s\n", why) < 0)
+			out->body = NULL;
+	} else if (!strcmp(path, "/status") && local) {
+		out->status = 200;
+		out->type = "application/json";
+		out->body = status_json(agent);
+	}
+}
+
+static int listen_tcp(const struct sockaddr_storage *address, int *out)
+{
+	int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int on = 1, err;
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (address->ss_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+	if (bind(fd, (const struct sockaddr *)address, address_len(address)) || listen(fd, 64)) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	*out = fd;
+	return 0;
+}
+
+static int open_admin(struct agent *agent)
+{
+	const struct config_listen *listen = &agent->config->admin;
+	char text[ADDRESS_TEXT_MAX];
+	int fd, err;
+
+	for (unsigned int i = 0; i < listen->count; i++) {
+		err = listen_tcp(&listen->addresses[i], &fd);
+		if (!err)
+			err = admin_new(agent->loop, fd, false, on_admin, agent, &agent->admins[i]);
+		if (!err)
+			continue;
+		address_print(&listen->addresses[i], text);
+		if (listen->asked) {
+			log_error("Cannot listen: free the address, or give another with --admin",
+				  "address", text, "error", strerror(-err), NULL);
+			return err;
+		}
+		log_warn("No admin address: choose one with --admin", "address", text, "error",
+			 strerror(-err), NULL);
+	}
+	err = admin_listen_unix(agent->config->run_dir, &fd);
+	if (!err)
+		err = admin_new(agent->loop, fd, true, on_admin, agent, &agent->admin_local);
+	if (err)
+		log_warn("No admin socket, so that `status` will not work: see --run-dir", "path",
+			 agent->config->run_dir, "error", strerror(-err), NULL);
+	return 0;
+}
+
+/* Docker. */
+
+static int open_docker(struct agent *agent)
+{
+	struct docker_options options = {
+		.unix_socket = agent->config->docker_unix,
+		.tcp = agent->config->docker_tcp,
+		.changed = rebuild,
+		.ctx = agent,
+	};
+	int err;
+
+	if (!agent->config->docker_enabled) {
+		log_info("Docker discovery disabled", NULL);
+		return 0;
+	}
+	err = http_new(agent->loop, &agent->http);
+	return err ? err : docker_new(agent->loop, agent->http, &options, &agent->docker);
+}
+
+/* Options that belong to parts that this version does not have yet. */
+static void warn_of_unused(const struct config *config)
+{
+	if (config->control_url || config->api_key || config->api_key_file)
+		log_warn("Control is not part of this version: CONTROL_URL and API_KEY do nothing",
+			 NULL);
+	if (config->routes_file)
+		log_warn("--routes-file is not part of this version: it does nothing", NULL);
+	if (config->tls.asked && config->tls.count)
+		log_warn("TLS listeners are not part of this version: --listen-tls does nothing",
+			 NULL);
+	if (config->access_log)
+		log_warn("--access-log is not part of this version: it does nothing", NULL);
+	if (config->proxy_protocol_from)
+		log_warn("--proxy-protocol-from is not part of this version: it does nothing",
+			 NULL);
+}
+
+static int start(struct agent *agent)
+{
+	int err = loop_new(&agent->loop);
+
+	if (err)
+		return err;
+	loop_on_wake(agent->loop, woken, agent);
+	agent->signals.fd = -1;
+	agent->drain_end.fire = drain_end_fire;
+	err = watch_signals(agent);
+	if (!err)
+		err = bind_listeners(agent);
+	if (!err)
+		choose_engine(agent);
+	if (!err)
+		err = open_datapath(agent);
+	if (!err)
+		err = open_docker(agent);
+	if (!err)
+		err = start_workers(agent);
+	if (!err)
+		err = open_admin(agent);
+	return err;
+}
+
+static void stop(struct agent *agent)
+{
+	for (unsigned int i = 0; i < CONFIG_MAX_LISTEN; i++)
+		admin_free(&agent->admins[i]);
+	if (agent->admin_local) {
+		admin_free(&agent->admin_local);
+		admin_unlink(agent->config->run_dir);
+	}
+	for (unsigned int i = 0; i < agent->config->workers; i++) {
+		if (agent->workers[i])
+			worker_wish(agent->workers[i], WORKER_END);
+	}
+	for (unsigned int i = 0; i < agent->config->workers; i++)
+		worker_free(&agent->workers[i]);
+	for (unsigned int i = 0; i < agent->listen_count * agent->config->workers; i++) {
+		if (agent->listen_fds[i] >= 0)
+			close(agent->listen_fds[i]);
+	}
+	free(agent->listen_fds);
+	docker_free(&agent->docker);
+	http_free(&agent->http);
+	datapath_close(&agent->datapath);
+	route_table_put(&agent->table);
+	if (agent->loop && agent->signals.fd >= 0)
+		close(loop_del(agent->loop, &agent->signals));
+	loop_free(&agent->loop);
+}
+
+int agent_run(struct config *config)
+{
+	struct agent *agent = calloc(1, sizeof(*agent));
+	int err = -ENOMEM;
+
+	if (agent) {
+		agent->config = config;
+		agent->started_ms = realtime_ms();
+		log_info("Starting", "version", version_number, "commit", version_commit, NULL);
+		warn_of_unused(config);
+		err = start(agent);
+	}
+	if (!err)
+		err = loop_run(agent->loop);
+	else
+		log_error("Not started", "error", strerror(-err), NULL);
+	if (agent)
+		stop(agent);
+	if (!err)
+		log_info("Stopped", agent->forced ? "note" : NULL,
+			 "connections were cut at the end of the drain", NULL);
+	free(agent);
+	return err ? 1 : 0;
+}

@@ -1,0 +1,973 @@
+// SPDX-License-Identifier: MIT
+#include "connection.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "answer.h"
+#include "resphead.h"
+#include "worker.h"
+
+/*
+ * What one connection may hold, both directions stuck: two receive buffers, two send buffers (the
+ * kernel doubles what is asked for, socket(7)) and two pipes, together 7 MiB.
+ */
+#define RECEIVE_BUFFER (512 << 10)
+#define SEND_BUFFER (768 << 10)
+
+#define LINGER_MS 5000	   /* after an answer of ours: silence of the client */
+#define LINGER_MAX_MS 30000
+#define PARTING_MS 5000	   /* for what is outstanding, before a connection is ended by us */
+#define RESET_MS 30000	   /* for what was received before a reset */
+#define DRAIN_QUIET_MS 5000 /* without a byte: idle, when the agent stops */
+#define DRAIN_CHECK_MS 500
+
+enum state {
+	HEAD,	 /* the first request's head is being received */
+	CONNECT, /* to the container */
+	OPEN,	 /* bytes pass both ways */
+	RESET,	 /* one side was reset: the other gets what came before, then a reset */
+	ANSWER,	 /* an answer of ours: written, then the client's input is drained */
+	CLOSED,	 /* waits for the end of the turn */
+};
+
+struct side {
+	struct loop_io io; /* first: side_ready() casts */
+	struct connection *connection;
+	bool readable, writable; /* until a call says otherwise: events come as edges */
+	bool hup;		 /* the peer has ended: a short read does not mean empty */
+	bool ended;		 /* all that it sent has been read */
+	bool reset;
+	bool shut; /* it was told that we have ended */
+};
+
+struct connection {
+	struct worker *worker;
+	struct connection *next, **link;
+	enum state state;
+	struct side client, server;
+	struct relay up, down;
+	uint64_t up_counted, down_counted;
+	struct engine_leg leg;
+	struct loop_timer timer;
+	struct loop_task task;
+	uint64_t active_ms, since_ms; /* last byte; begin of the state */
+	uint64_t moved_seen;	      /* by an engine, when somebody last asked */
+
+	struct sockaddr_storage client_address, address;
+	char domain[HOSTNAME_MAX + 1]; /* as configured */
+	char container[KKM_ID_LEN];
+	struct route_load *load;
+	uint64_t generation; /* of the table that chose the container */
+	bool retried;
+
+	struct reqbody body;
+	size_t scanned;	 /* of a head that is not complete */
+	bool partial_head; /* a later one has begun, and the timer is its */
+	size_t approved; /* bytes of `up` that may be sent to the container */
+	uint64_t requests;
+	uint64_t moved_at_request; /* bytes to the client when the last request was approved */
+	bool head_method;
+	bool hold;   /* an upgrade was asked for: nothing behind it before its answer */
+	bool opaque; /* a 101 came */
+	struct resphead answer_head;
+
+	bool parting; /* no further request; ended when the container has ended */
+	int parting_status;
+	struct answer answer;
+};
+
+static void choose(struct connection *c, const char *host);
+
+static uint64_t now_ms(const struct connection *c)
+{
+	return loop_now_ms(c->worker->loop);
+}
+
+static void set_timer(struct connection *c, uint64_t delay_ms)
+{
+	loop_timer_set(c->worker->loop, &c->timer, delay_ms);
+}
+
+static void enter(struct connection *c, enum state state, uint64_t timeout_ms)
+{
+	c->state = state;
+	c->since_ms = now_ms(c);
+	set_timer(c, timeout_ms);
+}
+
+static void set_open_timer(struct connection *c)
+{
+	set_timer(c, c->worker->state == WORKER_RUN ? c->worker->shared->config->idle_timeout_ms
+						    : DRAIN_CHECK_MS);
+}
+
+static int set_buffer(int fd, int forced, int plain, int bytes)
+{
+	/* the FORCE option needs CAP_NET_ADMIN and is not cut at net.core.[rw]mem_max */
+	if (!setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof(bytes)))
+		return 0;
+	return setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
+}
+
+void connection_bound_buffers(int fd)
+{
+	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, RECEIVE_BUFFER);
+	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, SEND_BUFFER);
+}
+
+/* Descriptors. */
+
+static void side_close(struct connection *c, struct side *side, bool reset)
+{
+	struct linger linger = { .l_onoff = 1, .l_linger = 0 };
+	int fd = loop_del(c->worker->loop, &side->io);
+
+	if (fd < 0)
+		return;
+	if (reset)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	close(fd);
+}
+
+static void server_close(struct connection *c, bool reset)
+{
+	engine_close(&c->leg);
+	side_close(c, &c->server, reset);
+	if (c->load)
+		atomic_fetch_sub(&c->load->connections, 1);
+	route_load_put(&c->load);
+}
+
+static void connection_close(struct connection *c, bool reset)
+{
+	if (c->state == CLOSED)
+		return;
+	c->state = CLOSED;
+	loop_timer_clear(c->worker->loop, &c->timer);
+	server_close(c, reset);
+	side_close(c, &c->client, reset);
+	relay_drop(&c->up);
+	relay_drop(&c->down);
+	*c->link = c->next;
+	if (c->next)
+		c->next->link = c->link;
+	c->worker->connection_count--;
+	worker_connection_closed(c->worker);
+	/* freed when nothing of this turn refers to it; no-op where it is queued for the next one */
+	loop_defer(c->worker->loop, &c->task);
+}
+
+/* Counters. */
+
+static void account(struct connection *c)
+{
+	struct kkm_stats *stats = c->worker->stats;
+	uint64_t down = c->down.bytes - c->down_counted, up = c->up.bytes - c->up_counted;
+
+	if (!down && !up)
+		return;
+	c->down_counted = c->down.bytes;
+	c->up_counted = c->up.bytes;
+	c->active_ms = now_ms(c);
+	stats->relay_down_bytes += down;
+	stats->relay_up_bytes += up;
+	stats->splice_bytes += c->down.spliced + c->up.spliced;
+	c->down.spliced = c->up.spliced = 0;
+	engine_relayed(&c->leg, down, up);
+}
+
+static uint64_t bytes_to_client(const struct connection *c)
+{
+	return c->down.bytes + engine_moved(&c->leg);
+}
+
+/* Answers of the agent's own. */
+
+static void run_answer(struct connection *c)
+{
+	while (!c->client.shut) {
+		ssize_t n = answer_send(&c->answer, c->client.io.fd);
+
+		if (n == -EAGAIN)
+			return;
+		if (n < 0) {
+			connection_close(c, true);
+			return;
+		}
+		shutdown(c->client.io.fd, SHUT_WR);
+		c->client.shut = true;
+	}
+	/* closing with unread input would send a reset, and that may overtake the answer */
+	while (c->client.readable) {
+		ssize_t n = recv(c->client.io.fd, NULL, 1 << 20, MSG_TRUNC);
+
+		if (n < 0 && errno == EAGAIN) {
+			c->client.readable = false;
+		} else if (n <= 0) {
+			connection_close(c, n < 0);
+			return;
+		} else if (now_ms(c) - c->since_ms > LINGER_MAX_MS) {
+			connection_close(c, true);
+			return;
+		} else {
+			set_timer(c, LINGER_MS);
+		}
+	}
+}
+
+/* Nothing but the client is left; what it still sends is drained. */
+static void linger(struct connection *c)
+{
+	server_close(c, true);
+	relay_drop(&c->up);
+	relay_drop(&c->down);
+	c->client.readable = c->client.writable = true;
+	enter(c, ANSWER, LINGER_MS);
+	run_answer(c);
+}
+
+static void answer(struct connection *c, int status)
+{
+	answer_count(c->worker->stats, status);
+	answer_set(&c->answer, status, c->head_method);
+	linger(c);
+}
+
+/* Resets. */
+
+/* The kernel has nothing left that it has not sent yet. */
+static bool all_sent(int fd)
+{
+	int unsent = 0;
+
+	return ioctl(fd, SIOCOUTQNSD, &unsent) || !unsent;
+}
+
+static struct side *surviving(struct connection *c)
+{
+	return c->client.reset ? &c->server : &c->client;
+}
+
+static void run_reset(struct connection *c)
+{
+	if (all_sent(surviving(c)->io.fd))
+		connection_close(c, true);
+}
+
+/*
+ * One side was reset, and all that it had sent before is in the other's send queue. A reset throws
+ * away what has not been sent, so wait until the kernel has sent it: with TCP_NOTSENT_LOWAT of 1 the
+ * socket is writable just then (tcp_stream_memory_free()).
+ */
+static void pass_reset(struct connection *c)
+{
+	struct side *to = surviving(c);
+	int lowat = 1;
+
+	engine_leave(&c->leg);
+	if (to->io.fd < 0 || to->reset || all_sent(to->io.fd)) {
+		connection_close(c, true);
+		return;
+	}
+	setsockopt(to->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
+	enter(c, RESET, RESET_MS);
+	/* asks again, and for an edge when it changes */
+	loop_mod(c->worker->loop, &to->io, EPOLLOUT | EPOLLET);
+}
+
+/* The way to the container. */
+
+static void connect_failed(struct connection *c, int err)
+{
+	const struct route *route;
+	const struct route_backend *failed = NULL, *other = NULL;
+	char domain[sizeof(c->domain)];
+
+	c->worker->stats->upstream_failures++;
+	server_close(c, true);
+	memcpy(domain, c->domain, sizeof(domain));
+	route = route_exact(c->worker->table, domain);
+	if (route && !c->retried) {
+		failed = route_backend_at(route, &c->address);
+		other = route_pick(route, failed, c->worker->turn++);
+	}
+	if (other) {
+		c->retried = true;
+		choose(c, domain);
+	} else {
+		answer(c, err == ETIMEDOUT ? 504 : 502);
+	}
+}
+
+static bool want_sockmap(const struct connection *c, const struct route_backend *backend)
+{
+	const struct worker_shared *shared = c->worker->shared;
+
+	if (shared->engine != KKM_SOCKMAP || backend->no_sockmap || c->hold)
+		return false;
+	return c->body.state == REQBODY_DONE || !shared->bodies_leave;
+}
+
+static int server_open(struct connection *c, const struct route_backend *backend)
+{
+	struct engine_request request = {
+		.engine = want_sockmap(c, backend) ? KKM_SOCKMAP : KKM_RELAY,
+		.domain = c->domain,
+		.backend = &c->address,
+		.client = &c->client_address,
+		.client_fd = c->client.io.fd,
+	};
+	int on = 1, fd, err;
+
+	fd = socket(c->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	connection_bound_buffers(fd);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	request.upstream_fd = fd;
+	engine_open(&c->leg, c->worker->shared->datapath, &c->worker->slots, &request);
+	c->worker->stats->upstream_connects++;
+	c->worker->stats->sockmap_wanted += c->leg.engine == KKM_SOCKMAP;
+	err = connect(fd, (struct sockaddr *)&c->address, address_len(&c->address)) ? -errno : 0;
+	if (err == -EINPROGRESS)
+		err = 0;
+	if (!err)
+		err = loop_add(c->worker->loop, &c->server.io, fd,
+			       EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+	if (err)
+		close(fd);
+	return err;
+}
+
+static void connect_to(struct connection *c, const struct route *route,
+		       const struct route_backend *backend)
+{
+	int err;
+
+	snprintf(c->domain, sizeof(c->domain), "%s", route->domain);
+	memcpy(c->container, backend->id, sizeof(c->container));
+	c->address = backend->address;
+	c->generation = c->worker->table->generation;
+	c->load = backend->load;
+	route_load_get(c->load);
+	atomic_fetch_add(&c->load->connections, 1);
+	c->server.readable = c->server.writable = c->server.hup = false;
+	enter(c, CONNECT, c->worker->shared->config->connect_timeout_ms);
+	err = server_open(c, backend);
+	if (err)
+		connect_failed(c, -err);
+}
+
+/* `host` is a name in lower case, or a configured domain. */
+static void choose(struct connection *c, const char *host)
+{
+	const struct route_table *table = c->worker->table;
+	const struct route *route = table ? route_find(table, host) : NULL;
+	const struct route_backend *failed, *backend;
+
+	if (!route) {
+		answer(c, table && table->ready ? 404 : 503);
+		return;
+	}
+	failed = c->retried ? route_backend_at(route, &c->address) : NULL;
+	backend = route_pick(route, failed, c->worker->turn++);
+	if (backend)
+		connect_to(c, route, backend);
+	else
+		answer(c, 503);
+}
+
+/* Is the container that this connection goes to still what its domain means? */
+static bool still_routed(const struct connection *c, const struct route *route)
+{
+	const struct route_backend *backend = route ? route_backend_at(route, &c->address) : NULL;
+
+	return backend && !strcmp(backend->id, c->container);
+}
+
+static void opened(struct connection *c)
+{
+	const struct route_table *table = c->worker->table;
+
+	/* an address may have a new owner by now; nothing has been sent yet */
+	if (c->generation != table->generation && !still_routed(c, route_exact(table, c->domain))) {
+		char domain[sizeof(c->domain)];
+
+		memcpy(domain, c->domain, sizeof(domain));
+		server_close(c, true);
+		choose(c, domain);
+		return;
+	}
+	c->active_ms = now_ms(c);
+	c->server.writable = true;
+	c->worker->stats->requests++;
+	c->state = OPEN;
+	set_open_timer(c);
+}
+
+static void run_connect(struct connection *c)
+{
+	int err = 0;
+	socklen_t len = sizeof(err);
+
+	if (!c->server.writable)
+		return;
+	if (getsockopt(c->server.io.fd, SOL_SOCKET, SO_ERROR, &err, &len))
+		err = errno;
+	if (err)
+		connect_failed(c, err);
+	else
+		opened(c);
+}
+
+/* Requests. */
+
+/* No further request passes; what is outstanding may end first. */
+static void part(struct connection *c, int status)
+{
+	c->parting = true;
+	c->parting_status = status;
+	set_timer(c, PARTING_MS);
+}
+
+static void begin_request(struct connection *c, const struct reqhead *head, size_t len)
+{
+	c->approved += len;
+	c->scanned = 0;
+	if (c->partial_head) {
+		c->partial_head = false;
+		set_open_timer(c);
+	}
+	c->requests++;
+	c->head_method = head->head;
+	c->moved_at_request = bytes_to_client(c);
+	reqbody_start(&c->body, head);
+}
+
+static void first_head(struct connection *c)
+{
+	struct reqhead *head = &c->worker->head;
+	int n = reqhead_parse(relay_data(&c->up), c->up.len, &c->scanned, head);
+
+	if (n < 0) {
+		answer(c, -n);
+	} else if (n) {
+		begin_request(c, head, (size_t)n);
+		c->hold = head->upgrade;
+		choose(c, head->host);
+	}
+}
+
+static void run_head(struct connection *c)
+{
+	while (c->state == HEAD && c->client.readable) {
+		ssize_t n = relay_read(&c->up, c->client.io.fd);
+
+		if (n > 0) {
+			first_head(c);
+		} else if (n == -EAGAIN || n == -EINTR) {
+			c->client.readable = false;
+		} else if (!n && c->up.len) {
+			answer(c, 400); /* ended in the middle of a head */
+		} else {
+			connection_close(c, n < 0);
+		}
+	}
+}
+
+/* A later head on the connection; false where it may not pass, or is not complete. */
+static bool next_head(struct connection *c)
+{
+	struct reqhead *head = &c->worker->head;
+	const struct route_table *table = c->worker->table;
+	const struct route *route;
+	int n = reqhead_parse(relay_data(&c->up) + c->approved, c->up.len - c->approved,
+			      &c->scanned, head);
+
+	if (!n && !c->partial_head) {
+		c->partial_head = true;
+		set_timer(c, c->worker->shared->config->head_timeout_ms);
+	}
+	if (n < 0)
+		part(c, -n);
+	if (n <= 0)
+		return false;
+	route = route_find(table, head->host);
+	if (!still_routed(c, route)) {
+		c->worker->stats->other_container += route != NULL;
+		part(c, route ? 0 : table->ready ? 404 : 503);
+		return false;
+	}
+	/* whose answer is whose is not known here: an upgrade needs a connection of its own */
+	if (head->upgrade) {
+		part(c, 0);
+		return false;
+	}
+	if (head->body != BODY_NONE && c->worker->shared->bodies_leave &&
+	    c->leg.engine == KKM_SOCKMAP) {
+		engine_leave(&c->leg);
+		c->worker->stats->sockmap_left++;
+	}
+	c->worker->stats->requests++;
+	begin_request(c, head, (size_t)n);
+	return true;
+}
+
+/* Nothing of a body behind a fault may reach the container, and no request may follow. */
+static void body_fault(struct connection *c)
+{
+	if (!bytes_to_client(c)) {
+		answer(c, 400);
+		return;
+	}
+	linger(c);
+}
+
+/* How much of what has been read may be sent on. */
+static void approve(struct connection *c)
+{
+	while (c->state == OPEN && c->approved < c->up.len) {
+		if (c->opaque) {
+			c->approved = c->up.len;
+		} else if (c->body.state != REQBODY_DONE) {
+			int err;
+
+			c->approved += reqbody_feed(&c->body, relay_data(&c->up) + c->approved,
+						    c->up.len - c->approved, &err);
+			if (err) {
+				body_fault(c);
+				return;
+			}
+		} else if (c->hold || !next_head(c)) {
+			return;
+		}
+	}
+}
+
+/* Bytes both ways. Each of these returns true where it has more to do than its turn allows. */
+
+static bool up_broken(struct connection *c)
+{
+	c->server.reset = true;
+	relay_drop(&c->up);
+	c->approved = 0;
+	return false;
+}
+
+/* Bytes that need not be looked at: the rest of a body, or everything behind a 101. */
+static bool pump_opaque(struct connection *c, uint64_t left)
+{
+	uint64_t before = c->up.bytes;
+	enum relay_result result;
+
+	c->up.ending = c->client.hup;
+	result = relay_pump(&c->up, c->client.io.fd, c->server.io.fd, &left);
+	if (!c->opaque)
+		reqbody_skip(&c->body, c->up.bytes - before);
+	switch (result) {
+	case RELAY_SOURCE_EMPTY:
+		c->client.readable = false;
+		break;
+	case RELAY_TARGET_FULL:
+		c->server.writable = false;
+		break;
+	case RELAY_SOURCE_ERROR:
+		c->client.reset = true;
+		/* fall through */
+	case RELAY_END:
+		c->client.ended = true;
+		break;
+	case RELAY_TARGET_ERROR:
+		return up_broken(c);
+	case RELAY_LIMIT:
+	case RELAY_YIELD:
+		return true;
+	}
+	return false;
+}
+
+static bool read_up(struct connection *c)
+{
+	size_t room = RELAY_BUFFER - c->up.len;
+	ssize_t n = relay_read(&c->up, c->client.io.fd);
+
+	if (n > 0) {
+		/* a short read has emptied the socket (epoll(7)); its end comes as an edge of its own */
+		if ((size_t)n < room && c->up.at + c->up.len < RELAY_BUFFER && !c->client.hup)
+			c->client.readable = false;
+		return true;
+	}
+	if (n == -EAGAIN || n == -EINTR) {
+		c->client.readable = false;
+	} else {
+		c->client.ended = true;
+		c->client.reset = n < 0;
+	}
+	return false;
+}
+
+static bool write_up(struct connection *c)
+{
+	ssize_t n = relay_write(&c->up, c->server.io.fd, c->approved);
+
+	if (n > 0) {
+		c->approved -= (size_t)n;
+		return true;
+	}
+	if (n == -EAGAIN || n == -EINTR)
+		c->server.writable = false;
+	else
+		up_broken(c);
+	return false;
+}
+
+static bool pump_up(struct connection *c)
+{
+	uint64_t start = c->up.bytes;
+
+	while (c->state == OPEN && !c->server.reset) {
+		uint64_t left = c->opaque ? RELAY_NO_LIMIT : reqbody_opaque(&c->body);
+
+		if (c->approved) {
+			if (!c->server.writable || !write_up(c))
+				return false;
+			continue;
+		}
+		if (c->up.bytes - start >= RELAY_BUDGET)
+			return true;
+		if (c->up.piped || (left >= RELAY_BUFFER && !c->up.len)) {
+			if (c->up.piped ? !c->server.writable
+					: c->client.ended || !c->client.readable)
+				return false;
+			if (!pump_opaque(c, left))
+				return false;
+			continue;
+		}
+		if (c->parting || c->server.shut)
+			return false;
+		if (c->up.len) {
+			approve(c);
+			if (c->approved)
+				continue;
+		}
+		if (c->state != OPEN || c->parting || c->client.ended || !c->client.readable ||
+		    (c->hold && c->body.state == REQBODY_DONE))
+			return false;
+		if (!read_up(c))
+			return false;
+	}
+	return false;
+}
+
+/* The answer to a request for an upgrade is read before it is passed on. */
+static bool watch_upgrade(struct connection *c)
+{
+	ssize_t n = relay_read(&c->down, c->server.io.fd);
+	int status;
+
+	if (n == -EAGAIN || n == -EINTR)
+		c->server.readable = false;
+	else if (n <= 0)
+		c->server.ended = c->server.readable = true;
+	if (n < 0 && n != -EAGAIN && n != -EINTR)
+		c->server.reset = true;
+	if (n <= 0)
+		return false;
+	status = resphead_feed(&c->answer_head, relay_data(&c->down) + c->down.len - n, (size_t)n);
+	if (status) {
+		c->hold = false;
+		c->opaque = status == 101;
+	}
+	return true;
+}
+
+static bool pump_down(struct connection *c)
+{
+	bool waiting = c->down.len || c->down.piped;
+	uint64_t left = RELAY_NO_LIMIT;
+
+	if (waiting ? !c->client.writable : !c->server.readable || c->server.ended)
+		return false;
+	if (c->client.reset || (c->hold && !waiting && !watch_upgrade(c)))
+		return false;
+	if (c->hold)
+		left = c->down.len; /* what follows is to be looked at first */
+	c->down.ending = c->server.hup;
+	switch (relay_pump(&c->down, c->server.io.fd, c->client.io.fd, &left)) {
+	case RELAY_SOURCE_EMPTY:
+		c->server.readable = false;
+		break;
+	case RELAY_TARGET_FULL:
+		c->client.writable = false;
+		break;
+	case RELAY_SOURCE_ERROR:
+		c->server.reset = true;
+		/* fall through */
+	case RELAY_END:
+		c->server.ended = true;
+		break;
+	case RELAY_TARGET_ERROR:
+		c->client.reset = true;
+		relay_drop(&c->down);
+		break;
+	case RELAY_LIMIT:
+	case RELAY_YIELD:
+		return true;
+	}
+	return false;
+}
+
+/* The client has ended, or may send nothing more, and all that may pass has passed. */
+static void settle_up(struct connection *c)
+{
+	if (c->server.shut || c->server.reset || c->approved || c->up.piped)
+		return;
+	if (c->client.reset && (c->client.ended || c->hold) && !c->parting) {
+		pass_reset(c);
+		return;
+	}
+	if (c->hold || (!c->client.ended && !c->parting))
+		return;
+	relay_drop(&c->up); /* a head that was never completed, or may not pass */
+	shutdown(c->server.io.fd, SHUT_WR);
+	c->server.shut = true;
+}
+
+/* The container has ended, and all that it sent has been passed on. */
+static void settle_down(struct connection *c)
+{
+	if (!c->server.ended || c->down.len || c->down.piped || c->client.shut)
+		return;
+	if (!bytes_to_client(c)) {
+		answer(c, 502);
+	} else if (c->server.reset && !c->parting) {
+		pass_reset(c);
+	} else if (c->parting && c->parting_status) {
+		answer(c, c->parting_status);
+	} else if (c->parting) {
+		linger(c);
+	} else {
+		shutdown(c->client.io.fd, SHUT_WR);
+		c->client.shut = true;
+	}
+}
+
+/* A side that was reset while the other had already been told of an end: nothing is left to pass. */
+static bool is_over(const struct connection *c)
+{
+	return c->client.shut ? c->server.shut || c->server.reset
+			      : c->server.shut && c->client.reset;
+}
+
+static void run_open(struct connection *c)
+{
+	bool more_down = pump_down(c), more_up;
+
+	/* what is counted late is passed instead of short-circuited, never lost: see kkm_response */
+	account(c);
+	more_up = pump_up(c);
+	account(c);
+	if (c->state == OPEN && !more_up)
+		settle_up(c);
+	if (c->state == OPEN)
+		settle_down(c);
+	if (c->state == OPEN && is_over(c))
+		connection_close(c, c->server.reset || c->client.reset);
+	if (c->state == OPEN && (more_up || more_down))
+		loop_next_turn(c->worker->loop, &c->task);
+}
+
+static void run(struct connection *c)
+{
+	enum state before;
+
+	do {
+		before = c->state;
+		switch (c->state) {
+		case HEAD:
+			run_head(c);
+			break;
+		case CONNECT:
+			run_connect(c);
+			break;
+		case OPEN:
+			run_open(c);
+			break;
+		case RESET:
+			run_reset(c);
+			break;
+		case ANSWER:
+			run_answer(c);
+			break;
+		case CLOSED:
+			break;
+		}
+	} while (c->state != before);
+}
+
+/* Nobody reads this side or writes to it, so nobody else would notice that it has been reset. */
+static bool is_unwatched(struct connection *c, const struct side *side)
+{
+	if (c->state == RESET)
+		return side == surviving(c);
+	return side == &c->client && (c->state == CONNECT || c->state == ANSWER || c->parting);
+}
+
+static void side_ready(struct loop_io *io, uint32_t events)
+{
+	struct side *side = (struct side *)io;
+	struct connection *c = side->connection;
+
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		side->readable = true;
+	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+		side->writable = true;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		side->hup = true;
+	if (events & EPOLLERR && is_unwatched(c, side))
+		connection_close(c, true);
+	else
+		run(c);
+}
+
+/* Time. */
+
+static bool is_quiet(const struct connection *c)
+{
+	int queued = 0;
+
+	if (c->opaque || c->body.state != REQBODY_DONE || c->up.len || c->up.piped || c->down.len ||
+	    c->down.piped)
+		return false;
+	return bytes_to_client(c) > c->moved_at_request &&
+	       !ioctl(c->client.io.fd, SIOCOUTQ, &queued) && !queued;
+}
+
+/* Bytes that an engine moved by itself count as activity when somebody asks. */
+static uint64_t idle_ms(struct connection *c)
+{
+	uint64_t moved = engine_moved(&c->leg);
+
+	if (moved != c->moved_seen) {
+		c->moved_seen = moved;
+		c->active_ms = now_ms(c);
+	}
+	return now_ms(c) - c->active_ms;
+}
+
+static void open_timeout(struct connection *c)
+{
+	uint64_t timeout_ms = c->worker->shared->config->idle_timeout_ms;
+	uint64_t idle = idle_ms(c);
+
+	if (c->parting) {
+		/* the container does not end: give up what it may still send */
+		c->parting_status = 0;
+		linger(c);
+	} else if (c->partial_head) {
+		c->partial_head = false;
+		part(c, 408);
+		loop_next_turn(c->worker->loop, &c->task);
+	} else if (c->worker->state == WORKER_DRAIN) {
+		if (is_quiet(c) && idle >= DRAIN_QUIET_MS)
+			connection_close(c, false);
+		else
+			set_timer(c, DRAIN_CHECK_MS);
+	} else if (idle >= timeout_ms) {
+		connection_close(c, false);
+	} else {
+		set_timer(c, timeout_ms - idle);
+	}
+}
+
+static void timer_fire(struct loop_timer *timer)
+{
+	struct connection *c =
+		(struct connection *)((char *)timer - offsetof(struct connection, timer));
+
+	switch (c->state) {
+	case HEAD:
+		if (c->up.len)
+			answer(c, 408);
+		else
+			connection_close(c, false);
+		break;
+	case CONNECT:
+		connect_failed(c, ETIMEDOUT);
+		break;
+	case OPEN:
+		open_timeout(c);
+		break;
+	case RESET:
+	case ANSWER:
+		connection_close(c, true);
+		break;
+	case CLOSED:
+		break;
+	}
+}
+
+static void task_run(struct loop_task *task)
+{
+	struct connection *c =
+		(struct connection *)((char *)task - offsetof(struct connection, task));
+
+	if (c->state == CLOSED)
+		free(c);
+	else
+		run(c);
+}
+
+int connection_new(struct worker *worker, int fd, const struct sockaddr_storage *client)
+{
+	struct connection *c = calloc(1, sizeof(*c));
+	int err;
+
+	if (!c)
+		return -ENOMEM;
+	c->worker = worker;
+	c->client_address = *client;
+	c->up.pool = c->down.pool = &worker->pool;
+	c->timer.fire = timer_fire;
+	c->task.run = task_run;
+	c->client.connection = c->server.connection = c;
+	c->client.io.ready = c->server.io.ready = side_ready;
+	c->server.io.fd = -1;
+	err = loop_add(worker->loop, &c->client.io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+	if (err) {
+		free(c);
+		return err;
+	}
+	c->next = worker->connections;
+	if (c->next)
+		c->next->link = &c->next;
+	c->link = &worker->connections;
+	worker->connections = c;
+	worker->connection_count++;
+	c->active_ms = now_ms(c);
+	enter(c, HEAD, worker->shared->config->head_timeout_ms);
+	return 0;
+}
+
+void connection_drain_all(struct worker *worker, bool now)
+{
+	struct connection *next;
+
+	for (struct connection *c = worker->connections; c; c = next) {
+		next = c->next;
+		if (now)
+			connection_close(c, true);
+		else if (c->state == HEAD && !c->up.len)
+			connection_close(c, false);
+		else if (c->state == OPEN && !c->parting && !c->partial_head)
+			set_timer(c, 0);
+	}
+}

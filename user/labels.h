@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The `kakuremichi.*` labels of a container. Whoever may start a container writes them, so they are
+ * input: checked before anything is kept. Pure.
+ */
+#ifndef KKM_LABELS_H
+#define KKM_LABELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "hostname.h"
+#include "json.h"
+#include "kakuremichi.h"
+
+#define LABELS_MAX_DOMAINS 16
+
+struct labels {
+	unsigned int domain_count;
+	char domains[LABELS_MAX_DOMAINS][HOSTNAME_MAX + 1];
+	uint16_t port;
+	char description[KKM_REASON_LEN]; /* cut where it is longer */
+	char network[KKM_NAME_LEN];
+	bool no_sockmap;
+};
+
+struct labels_error {
+	char label[KKM_NAME_LEN];
+	char reason[KKM_REASON_LEN];
+};
+
+/*
+ * 0; -ENOENT where the container has no kakuremichi.enabled=true and is none of ours; -EINVAL with
+ * the label at fault and the reason.
+ */
+int labels_parse(const struct json *object, struct labels *out, struct labels_error *error);
+
+#endif

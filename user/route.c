@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MIT
+#include "route.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t hash_name(const char *name)
+{
+	uint32_t hash = 2166136261u; /* FNV-1a */
+
+	for (; *name; name++)
+		hash = (hash ^ (unsigned char)*name) * 16777619u;
+	return hash ^ hash >> 15;
+}
+
+static uint32_t *find_bucket(const struct route_table *table, const char *domain)
+{
+	uint32_t at = hash_name(domain) & table->mask;
+
+	while (table->buckets[at] && strcmp(table->routes[table->buckets[at] - 1].domain, domain))
+		at = (at + 1) & table->mask;
+	return &table->buckets[at];
+}
+
+const struct route *route_exact(const struct route_table *table, const char *domain)
+{
+	uint32_t index = *find_bucket(table, domain);
+
+	return index ? &table->routes[index - 1] : NULL;
+}
+
+const struct route *route_find(const struct route_table *table, const char *host)
+{
+	const struct route *route = *host ? route_exact(table, host) : NULL;
+	char wildcard[HOSTNAME_MAX + 3];
+
+	for (const char *dot = strchr(host, '.'); !route && dot; dot = strchr(dot + 1, '.')) {
+		snprintf(wildcard, sizeof(wildcard), "*%s", dot);
+		route = route_exact(table, wildcard);
+	}
+	return route ? route : route_exact(table, "*");
+}
+
+const struct route_backend *route_pick(const struct route *route, const struct route_backend *but,
+				       unsigned int turn)
+{
+	const struct route_backend *best = NULL;
+	unsigned int least = 0;
+
+	for (unsigned int i = 0; i < route->count; i++) {
+		const struct route_backend *backend = &route->backends[(i + turn) % route->count];
+		unsigned int connections = atomic_load_explicit(&backend->load->connections,
+								memory_order_relaxed);
+
+		if (backend == but || backend->state != KKM_ACTIVE)
+			continue;
+		if (!best || connections < least) {
+			best = backend;
+			least = connections;
+		}
+	}
+	return best;
+}
+
+const struct route_backend *route_backend_at(const struct route *route,
+					     const struct sockaddr_storage *address)
+{
+	for (unsigned int i = 0; i < route->count; i++) {
+		if (address_equal(&route->backends[i].address, address))
+			return &route->backends[i];
+	}
+	return NULL;
+}
+
+void route_load_get(struct route_load *load)
+{
+	atomic_fetch_add(&load->refs, 1);
+}
+
+void route_load_put(struct route_load **load)
+{
+	if (*load && atomic_fetch_sub(&(*load)->refs, 1) == 1)
+		free(*load);
+	*load = NULL;
+}
+
+static int compare_sources(const void *a, const void *b)
+{
+	const struct route_source *x = *(const struct route_source *const *)a;
+	const struct route_source *y = *(const struct route_source *const *)b;
+
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	if (x->created != y->created)
+		return x->created < y->created ? -1 : 1;
+	return strcmp(x->id, y->id);
+}
+
+static int grow(void **array, unsigned int count, size_t size)
+{
+	void *grown;
+
+	/* powers of two: count is where the next one goes */
+	if (count & (count - 1))
+		return 0;
+	grown = realloc(*array, (count ? count * 2 : 1) * size);
+	if (!grown)
+		return -ENOMEM;
+	*array = grown;
+	return 0;
+}
+
+static int reject(struct route_table *table, const struct route_source *source,
+		  enum kkm_refusal refusal, const char *domain, const char *label,
+		  const char *reason)
+{
+	struct route_rejected *rejected;
+
+	if (grow((void **)&table->rejected, table->rejected_count, sizeof(*table->rejected)))
+		return -ENOMEM;
+	rejected = &table->rejected[table->rejected_count++];
+	memset(rejected, 0, sizeof(*rejected));
+	rejected->refusal = refusal;
+	snprintf(rejected->id, sizeof(rejected->id), "%s", source->id);
+	snprintf(rejected->name, sizeof(rejected->name), "%s", source->name);
+	snprintf(rejected->domain, sizeof(rejected->domain), "%s", domain);
+	snprintf(rejected->label, sizeof(rejected->label), "%s", label);
+	snprintf(rejected->reason, sizeof(rejected->reason), "%s", reason);
+	return 0;
+}
+
+static struct route_load *load_of(const struct route_table *previous, const char *domain,
+				  const struct route_source *source)
+{
+	const struct route *route = previous ? route_exact(previous, domain) : NULL;
+	struct route_load *load;
+
+	for (unsigned int i = 0; route && i < route->count; i++) {
+		const struct route_backend *backend = &route->backends[i];
+
+		if (!strcmp(backend->id, source->id) &&
+		    address_equal(&backend->address, &source->address)) {
+			route_load_get(backend->load);
+			return backend->load;
+		}
+	}
+	load = calloc(1, sizeof(*load));
+	if (load)
+		atomic_init(&load->refs, 1);
+	return load;
+}
+
+static int add_backend(struct route *route, const struct route_source *source,
+		       const struct route_table *previous)
+{
+	struct route_backend *backend;
+	struct route_load *load;
+
+	if (grow((void **)&route->backends, route->count, sizeof(*route->backends)))
+		return -ENOMEM;
+	load = load_of(previous, route->domain, source);
+	if (!load)
+		return -ENOMEM;
+	backend = &route->backends[route->count++];
+	memset(backend, 0, sizeof(*backend));
+	backend->owner = source->owner;
+	backend->state = source->state;
+	backend->no_sockmap = source->labels.no_sockmap;
+	backend->address = source->address;
+	backend->load = load;
+	memcpy(backend->id, source->id, sizeof(backend->id));
+	memcpy(backend->name, source->name, sizeof(backend->name));
+	memcpy(backend->group, source->group, sizeof(backend->group));
+	memcpy(backend->description, source->labels.description, sizeof(backend->description));
+	if (route->count == 1 || source->state < route->state)
+		route->state = source->state;
+	return 0;
+}
+
+static int add_route(struct route_table *table, const char *domain, enum kkm_owner owner)
+{
+	struct route *route;
+	uint32_t *bucket = find_bucket(table, domain);
+
+	if (grow((void **)&table->routes, table->count, sizeof(*table->routes)))
+		return -ENOMEM;
+	route = &table->routes[table->count++];
+	memset(route, 0, sizeof(*route));
+	snprintf(route->domain, sizeof(route->domain), "%s", domain);
+	route->owner = owner;
+	*bucket = table->count;
+	return 0;
+}
+
+static int conflict(struct route_table *table, const struct route_source *source,
+		    const struct route *route)
+{
+	char reason[KKM_REASON_LEN];
+
+	snprintf(reason, sizeof(reason), "the domain belongs to container %.100s, which is older",
+		 route->backends[0].name);
+	return reject(table, source, KKM_CONFLICT, route->domain, "kakuremichi.domain", reason);
+}
+
+static int full(struct route_table *table, const struct route_source *source, const char *domain,
+		const char *what, unsigned int limit)
+{
+	char reason[KKM_REASON_LEN];
+
+	snprintf(reason, sizeof(reason), "%s is full (%u entries): raise --max-routes", what, limit);
+	return reject(table, source, KKM_REJECTED, domain, "kakuremichi.domain", reason);
+}
+
+struct build {
+	struct route_table *table;
+	const struct route_table *previous;
+	const struct route_limits *limits;
+	unsigned int backends;
+};
+
+static int add_domain(struct build *build, const struct route_source *source, const char *domain)
+{
+	struct route_table *table = build->table;
+	const struct route *known = route_exact(table, domain);
+
+	if (known && (known->owner != source->owner ||
+		      strcmp(known->backends[0].group, source->group)))
+		return conflict(table, source, known);
+	/* one container that names a domain twice is no replica of itself */
+	if (known && route_backend_at(known, &source->address))
+		return 0;
+	if (build->backends == build->limits->backends ||
+	    (known && known->count == ROUTE_MAX_BACKENDS))
+		return full(table, source, domain, known ? "the pool" : "kkm_backends",
+			    known ? ROUTE_MAX_BACKENDS : build->limits->backends);
+	if (!known) {
+		if (table->count == build->limits->routes)
+			return full(table, source, domain, "kkm_routes", build->limits->routes);
+		if (add_route(table, domain, source->owner))
+			return -ENOMEM;
+		known = &table->routes[table->count - 1];
+	}
+	build->backends++;
+	return add_backend((struct route *)known, source, build->previous);
+}
+
+static int add_source(struct build *build, const struct route_source *source)
+{
+	if (*source->error.reason)
+		return reject(build->table, source, KKM_REJECTED, "", source->error.label,
+			      source->error.reason);
+	for (unsigned int i = 0; i < source->labels.domain_count; i++) {
+		int err = add_domain(build, source, source->labels.domains[i]);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Buckets for twice the domains there can be, so that a look-up takes one step or two. */
+static int make_buckets(struct route_table *table, size_t domains)
+{
+	uint32_t size = 8;
+
+	while (size < domains * 2)
+		size *= 2;
+	table->mask = size - 1;
+	table->buckets = calloc(size, sizeof(*table->buckets));
+	return table->buckets ? 0 : -ENOMEM;
+}
+
+int route_table_build(const struct route_source *const *sources, size_t count,
+		      const struct route_limits *limits, bool ready,
+		      const struct route_table *previous, struct route_table **out)
+{
+	struct build build = { .previous = previous, .limits = limits };
+	const struct route_source **sorted = calloc(count + 1, sizeof(*sorted));
+	size_t domains = 0;
+	int err = -ENOMEM;
+
+	build.table = calloc(1, sizeof(*build.table));
+	if (!sorted || !build.table)
+		goto out;
+	atomic_init(&build.table->refs, 1);
+	build.table->ready = ready;
+	build.table->generation = previous ? previous->generation + 1 : 1;
+	for (size_t i = 0; i < count; i++) {
+		sorted[i] = sources[i];
+		domains += sources[i]->labels.domain_count;
+	}
+	err = make_buckets(build.table, domains);
+	qsort(sorted, count, sizeof(*sorted), compare_sources);
+	for (size_t i = 0; i < count && !err; i++)
+		err = add_source(&build, sorted[i]);
+	if (!err) {
+		*out = build.table;
+		build.table = NULL;
+	}
+out:
+	free(sorted);
+	route_table_put(&build.table);
+	return err;
+}
+
+struct route_table *route_table_get(struct route_table *table)
+{
+	atomic_fetch_add(&table->refs, 1);
+	return table;
+}
+
+void route_table_put(struct route_table **ptr)
+{
+	struct route_table *table = *ptr;
+
+	*ptr = NULL;
+	if (!table || atomic_fetch_sub(&table->refs, 1) != 1)
+		return;
+	for (unsigned int i = 0; i < table->count; i++) {
+		for (unsigned int j = 0; j < table->routes[i].count; j++)
+			route_load_put(&table->routes[i].backends[j].load);
+		free(table->routes[i].backends);
+	}
+	free(table->routes);
+	free(table->rejected);
+	free(table->buckets);
+	free(table);
+}

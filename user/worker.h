@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A data-path thread: its own loop, its own listeners in a SO_REUSEPORT group, its own connections,
+ * buffers and pipes. Workers share the pinned maps and the route table, which is swapped whole.
+ */
+#ifndef KKM_WORKER_H
+#define KKM_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "config.h"
+#include "engine.h"
+#include "loop.h"
+#include "relay.h"
+#include "reqhead.h"
+#include "route.h"
+
+struct worker_shared {
+	const struct config *config;
+	struct datapath *datapath; /* or NULL */
+	enum kkm_engine engine;	   /* the one to try first */
+	bool bodies_leave;	   /* take a container's socket off sockmap before a request body */
+	/* Called in the worker's thread when it has ended. */
+	void (*ended)(void *ctx);
+	void *ctx;
+};
+
+struct worker {
+	const struct worker_shared *shared;
+	unsigned int index;
+	pthread_t thread;
+	bool started;
+	struct loop *loop;
+	struct kkm_stats *stats;
+	struct kkm_stats own_stats; /* where there are no maps */
+	struct engine_slots slots;
+	struct relay_pool pool;
+	struct reqhead head; /* the one that is being looked at */
+
+	struct worker_listener *listeners;
+	unsigned int listener_count;
+	struct loop_timer resume; /* accepting, after it failed for want of descriptors */
+	bool accept_paused;
+
+	struct connection *connections; /* all of them */
+	unsigned int connection_count, max_connections;
+	unsigned int turn; /* for ties between backends */
+
+	struct route_table *table;
+	pthread_mutex_t lock; /* protects the next two */
+	struct route_table *incoming;
+	enum worker_wish { WORKER_RUN, WORKER_DRAIN, WORKER_END } wish;
+	enum worker_wish state;
+};
+
+/* Listening sockets of one worker; the worker owns them. `fds` has `count` of them. 0 or -errno. */
+int worker_new(const struct worker_shared *shared, unsigned int index, const int *fds,
+	       unsigned int count, struct worker **out);
+int worker_start(struct worker *worker);
+void worker_free(struct worker **worker); /* joins the thread */
+
+/* From any thread. */
+void worker_set_table(struct worker *worker, struct route_table *table);
+void worker_wish(struct worker *worker, enum worker_wish wish);
+
+/* For connection.c. */
+void worker_connection_closed(struct worker *worker);
+
+/*
+ * One listening socket for each worker. 0, or -errno: EADDRINUSE also where another agent listens,
+ * which SO_REUSEPORT alone would let pass.
+ */
+int worker_listen(const struct sockaddr_storage *address, unsigned int workers, int *fds);
+
+#endif
