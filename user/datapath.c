@@ -124,15 +124,12 @@ static int make_dirs(const char *path)
 {
 	char part[512];
 
-	for (const char *p = path + 1; p; p = strchr(p + 1, '/')) {
-		const char *end = strchr(p, '/');
-
-		snprintf(part, sizeof(part), "%.*s", (int)(end ? end - path : (int)strlen(path)),
-			 path);
+	for (size_t len = 1; path[len - 1]; len++) {
+		if (path[len] && path[len] != '/')
+			continue;
+		snprintf(part, sizeof(part), "%.*s", (int)len, path);
 		if (mkdir(part, 0700) && errno != EEXIST)
 			return -errno;
-		if (!end)
-			break;
 	}
 	return 0;
 }

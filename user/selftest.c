@@ -108,12 +108,14 @@ static unsigned char pattern(size_t at)
 
 struct transfer {
 	size_t written, relayed, received;
+	unsigned char pending[16384]; /* passed by the program, not yet taken by the client */
+	size_t pending_at, pending_len;
 	bool wrong;
 };
 
 static void write_some(struct transfer *t, int fd)
 {
-	unsigned char data[65536];
+	unsigned char data[16384];
 	size_t len = LARGE - t->written < sizeof(data) ? LARGE - t->written : sizeof(data);
 	ssize_t n;
 
@@ -127,11 +129,20 @@ static void write_some(struct transfer *t, int fd)
 /* The agent's part: what the program passed goes on, and is counted after it was written. */
 static void relay_some(struct transfer *t, struct sockets *s, struct kkm_slot *slot)
 {
-	unsigned char data[16384];
-	ssize_t n = recv(s->upstream, data, sizeof(data), MSG_DONTWAIT);
+	ssize_t n;
 
-	if (n <= 0 || send(s->client, data, (size_t)n, MSG_NOSIGNAL) != n)
+	if (!t->pending_len) {
+		n = recv(s->upstream, t->pending, sizeof(t->pending), MSG_DONTWAIT);
+		t->pending_at = 0;
+		t->pending_len = n > 0 ? (size_t)n : 0;
+	}
+	n = t->pending_len ? send(s->client, t->pending + t->pending_at, t->pending_len,
+				  MSG_DONTWAIT | MSG_NOSIGNAL)
+			   : 0;
+	if (n <= 0)
 		return;
+	t->pending_at += (size_t)n;
+	t->pending_len -= (size_t)n;
 	t->relayed += (size_t)n;
 	__atomic_store_n(&slot->forwarded, slot->forwarded + (uint32_t)n, __ATOMIC_RELEASE);
 }
@@ -161,17 +172,16 @@ static void check_write(struct selftest_result *result, struct datapath *datapat
 	while (t.received < LARGE && !t.wrong && now_ms() < deadline_ms) {
 		struct pollfd fds[] = {
 			{ .fd = s->container, .events = t.written < LARGE ? POLLOUT : 0 },
-			{ .fd = s->upstream, .events = POLLIN },
+			{ .fd = s->upstream, .events = t.pending_len ? 0 : POLLIN },
 			{ .fd = s->browser, .events = POLLIN },
 		};
 
-		poll(fds, 3, 100);
+		poll(fds, 3, 1);
 		if (fds[0].revents & POLLOUT && t.written < LARGE)
 			write_some(&t, s->container);
 		if (fds[2].revents & POLLIN)
 			read_slowly(&t, s->browser);
-		if (fds[1].revents & POLLIN && t.received * 2 >= t.relayed)
-			relay_some(&t, s, slot);
+		relay_some(&t, s, slot);
 	}
 	result->passed = t.received == LARGE && !t.wrong && slot->short_bytes;
 	snprintf(result->detail, sizeof(result->detail),
