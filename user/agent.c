@@ -203,7 +203,7 @@ static int bind_address(struct agent *agent, const struct sockaddr_storage *addr
 	if (asked) {
 		log_error("Cannot listen: free the address, or give another one with --listen-http",
 			  "address", text, "error", strerror(-err), NULL);
-		return err;
+		return -ECANCELED;
 	}
 	log_warn("Cannot listen on a default address: choose with --listen-http", "address", text,
 		 "error", strerror(-err), NULL);
@@ -301,7 +301,7 @@ static int open_datapath(struct agent *agent)
 	}
 	if (err == -EBUSY) {
 		log_error("Cannot start", "error", why, NULL);
-		return err;
+		return -ECANCELED;
 	}
 	if (err)
 		log_warn("No BPF maps: routes and connections are not shown by commands", "error",
@@ -562,7 +562,7 @@ static int open_admin(struct agent *agent)
 		if (listen->asked) {
 			log_error("Cannot listen: free the address, or give another with --admin",
 				  "address", text, "error", strerror(-err), NULL);
-			return err;
+			return -ECANCELED;
 		}
 		log_warn("No admin address: choose one with --admin", "address", text, "error",
 			 strerror(-err), NULL);
@@ -681,7 +681,7 @@ int agent_run(struct config *config)
 	}
 	if (!err)
 		err = loop_run(agent->loop);
-	else
+	else if (err != -ECANCELED) /* which has been logged, with what to do */
 		log_error("Not started", "error", strerror(-err), NULL);
 	if (agent)
 		stop(agent);

@@ -64,6 +64,16 @@ static void list_run(struct task_list *list)
 	}
 }
 
+static void run_next_turn(struct loop *loop)
+{
+	struct task_list now = loop->next_turn;
+
+	if (!now.head)
+		return;
+	list_init(&loop->next_turn);
+	list_run(&now);
+}
+
 static void wake_ready(struct loop_io *io, uint32_t events)
 {
 	struct loop *loop = (struct loop *)((char *)io - offsetof(struct loop, wake));
@@ -111,6 +121,7 @@ void loop_free(struct loop **ptr)
 	if (!loop)
 		return;
 	*ptr = NULL;
+	run_next_turn(loop);
 	list_run(&loop->deferred);
 	if (loop->wake.fd >= 0)
 		close(loop->wake.fd);
@@ -269,16 +280,6 @@ static int wait_ms(const struct loop *loop)
 	if (at_ms <= loop->now_ms)
 		return 0;
 	return at_ms - loop->now_ms > 60000 ? 60000 : (int)(at_ms - loop->now_ms);
-}
-
-static void run_next_turn(struct loop *loop)
-{
-	struct task_list now = loop->next_turn;
-
-	if (!now.head)
-		return;
-	list_init(&loop->next_turn);
-	list_run(&now);
 }
 
 int loop_run(struct loop *loop)

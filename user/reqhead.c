@@ -77,12 +77,11 @@ static bool list_has(struct span list, const char *word)
 struct fields {
 	unsigned int count;
 	unsigned int hosts, lengths, codings;
-	bool chunked, upgrade, connection_upgrade, connection_close, connection_keep_alive;
+	bool chunked, upgrade, connection_upgrade;
 	uint64_t length;
 	char target_host[HOSTNAME_MAX + 1];
 	bool absolute;
 	bool version_1_0;
-	bool options_star;
 };
 
 /* The authority of an absolute-form target; -400 where there is none that could be routed. */
@@ -175,8 +174,6 @@ static int note_field(struct span name, struct span value, struct fields *fields
 		fields->upgrade = fields->upgrade || value.len;
 	} else if (is_word(name, "connection")) {
 		fields->connection_upgrade |= list_has(value, "upgrade");
-		fields->connection_close |= list_has(value, "close");
-		fields->connection_keep_alive |= list_has(value, "keep-alive");
 	}
 	return 0;
 }
@@ -223,8 +220,6 @@ static int weigh(const struct fields *fields, struct reqhead *out)
 		out->length = fields->length;
 	}
 	out->upgrade = fields->upgrade && fields->connection_upgrade && !fields->version_1_0;
-	out->close = fields->connection_close ||
-		     (fields->version_1_0 && !fields->connection_keep_alive);
 	return 0;
 }
 

@@ -21,7 +21,6 @@ struct reqhead {
 	bool head;	   /* the method is HEAD: an answer has no body */
 	bool has_host;	   /* false: HTTP/1.0 without Host */
 	bool upgrade;	   /* Upgrade, with a Connection field that names it */
-	bool close;	   /* the client asked for the connection to end behind the answer */
 	enum reqhead_body body;
 	uint64_t length;   /* BODY_LENGTH; never 0 */
 	char host[HOSTNAME_MAX + 1];

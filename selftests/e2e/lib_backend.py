@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""The scripted backend, which runs in a container: `python3 lib_backend.py [PORT]`.
+
+What it does is asked for by the request's path and query:
+
+  /name                      the container's name
+  /raw                       the request's head, byte for byte
+  /down?n=&framing=&write=   n bytes of the pattern; length, chunked or eof; so many a write
+  /up?hold=1                 the SHA-256 of the request's body; hold: not read before `release`
+  /stuck?n=                  n bytes of the pattern, while the body is not read before `release`
+  /halfclose?n=              an answer to EOF, and only after its end the request's body is read
+  /nothing                   no answer
+  /close, /reset?n=          the end, after n bytes of an answer
+  /garbage, /twice           an answer that is not HTTP; one that is framed twice
+  /upgrade?then=&n=          101, and then: sink (SHA-256 of all that comes, at its end), echo,
+                             source (n bytes and the end), halfclose (a line and a half-close,
+                             then as sink without an answer), reset
+
+Another port, 9000, takes one line: `log` answers with the events so far, JSON, one a line;
+`release` lets go what is held. NAME, IGNORE_TERM, FAMILY=6 in the environment.
+"""
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import threading
+from urllib.parse import parse_qsl, urlsplit
+
+CONTROL_PORT = 9000
+BLOCK = 4 << 20
+BLOCKS = 16
+_blocks = {}
+
+
+def block(index):
+    """The pattern repeats itself after 64 MiB, and in no other way."""
+    index %= BLOCKS
+    if index not in _blocks:
+        _blocks[index] = memoryview(random.Random(index + 1).randbytes(BLOCK))
+    return _blocks[index]
+
+
+def pattern(size, piece=BLOCK):
+    """`size` bytes of the pattern, in pieces of at most `piece`."""
+    for start in range(0, size, BLOCK):
+        part = block(start // BLOCK)[:size - start]
+        for at in range(0, len(part), piece):
+            yield part[at:at + piece]
+
+
+def reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+class Log:
+    def __init__(self):
+        self.events = []
+
+    def add(self, event, **attributes):
+        self.events.append({"event": event, **attributes})
+
+    def text(self):
+        return "".join(json.dumps(event) + "\n" for event in list(self.events))
+
+
+LOG = Log()
+RELEASE = threading.Event()
+NAME = os.environ.get("NAME") or socket.gethostname()
+
+
+class Connection:
+    def __init__(self, sock):
+        self.sock = sock
+        self.peer = "%s:%d" % sock.getpeername()[:2]
+        # A timeout makes the socket non-blocking underneath, as servers with an event loop have it.
+        sock.settimeout(120)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.file = sock.makefile("rb", 1 << 18)
+
+    def serve(self):
+        LOG.add("accept", peer=self.peer)
+        how = "eof"
+        try:
+            while self.serve_one():
+                pass
+        except ConnectionError as error:
+            how = type(error).__name__
+        except OSError as error:
+            how = str(error)
+        LOG.add("end", peer=self.peer, how=how)
+        self.file.close()
+        self.sock.close()
+
+    def serve_one(self):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = self.file.readline(1 << 17)
+            if not line:
+                return False
+            head += line
+        self.head = head
+        lines = head.decode("latin-1").split("\r\n")
+        self.method, target, self.version = lines[0].split(" ", 2)
+        self.fields = {}
+        for line in lines[1:-2]:
+            name, _, value = line.partition(":")
+            self.fields[name.strip().lower()] = value.strip()
+        LOG.add("request", peer=self.peer, line=lines[0], host=self.fields.get("host"))
+        url = urlsplit(target)
+        self.query = dict(parse_qsl(url.query))
+        answer = getattr(self, "do_" + url.path.strip("/"), None)
+        if answer is None:
+            self.read_body()
+            self.answer(b"no such path\n", status="404 Not Found")
+            return True
+        more = answer()
+        return more is not False and self.fields.get("connection", "").lower() != "close"
+
+    def number(self, name, default=0):
+        return int(self.query.get(name, default))
+
+    def body(self):
+        if self.fields.get("transfer-encoding", "").lower() == "chunked":
+            yield from self.chunks()
+        else:
+            yield from self.bytes(int(self.fields.get("content-length", 0)))
+
+    def bytes(self, left):
+        while left:
+            piece = self.file.read1(min(left, 1 << 20))
+            if not piece:
+                raise OSError("the body ends %d bytes early" % left)
+            left -= len(piece)
+            yield piece
+
+    def chunks(self):
+        while True:
+            size = int(self.file.readline().split(b";")[0], 16)
+            if size:
+                yield from self.bytes(size)
+            if self.file.readline() != b"\r\n":
+                raise OSError("a chunk ends wrongly")
+            if not size:
+                return
+
+    def to_eof(self):
+        while piece := self.file.read1(1 << 20):
+            yield piece
+
+    def read_body(self, pieces=None):
+        """Its SHA-256 and its size, as JSON."""
+        digest, size = hashlib.sha256(), 0
+        for piece in self.body() if pieces is None else pieces:
+            digest.update(piece)
+            size += len(piece)
+        result = {"sha256": digest.hexdigest(), "size": size}
+        LOG.add("body", peer=self.peer, **result)
+        return json.dumps(result).encode()
+
+    def answer(self, body, status="200 OK"):
+        head = "HTTP/1.1 %s\r\nX-Container: %s\r\nContent-Length: %d\r\n\r\n" % (
+            status, NAME, len(body))
+        self.sock.sendall(head.encode() + (b"" if self.method == "HEAD" else body))
+
+    def do_name(self):
+        self.read_body()
+        self.answer(NAME.encode() + b"\n")
+
+    def do_raw(self):
+        self.answer(self.head)
+        self.read_body()
+
+    def do_down(self):
+        self.read_body()
+        return self.send_pattern(self.number("n"), self.query.get("framing", "length"))
+
+    def send_pattern(self, size, framing):
+        field = {"length": "Content-Length: %d\r\n" % size,
+                 "chunked": "Transfer-Encoding: chunked\r\n",
+                 "eof": "Connection: close\r\n"}[framing]
+        self.sock.sendall(("HTTP/1.1 200 OK\r\nX-Container: %s\r\n%s\r\n" % (NAME, field)).encode())
+        for piece in pattern(size, self.number("write", 65535)):
+            if framing == "chunked":
+                piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+            self.sock.sendall(piece)
+        if framing == "chunked":
+            self.sock.sendall(b"0\r\n\r\n")
+        return framing != "eof"
+
+    def do_up(self):
+        if "hold" in self.query:
+            RELEASE.wait(120)
+        self.answer(self.read_body())
+
+    def do_stuck(self):
+        writer = threading.Thread(target=self.send_pattern, args=(self.number("n"), "length"))
+        writer.start()
+        RELEASE.wait(120)
+        self.read_body()
+        writer.join()
+
+    def do_halfclose(self):
+        self.send_pattern(self.number("n"), "eof")
+        self.sock.shutdown(socket.SHUT_WR)
+        self.read_body()
+        return False
+
+    def do_nothing(self):
+        for _ in self.to_eof():
+            pass
+        return False
+
+    def do_close(self):
+        return False
+
+    def do_reset(self):
+        size = self.number("n")
+        if size:
+            self.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * size))
+            for piece in pattern(size):
+                self.sock.sendall(piece)
+            RELEASE.wait(120)
+        self.file.close()
+        reset(self.sock)
+        return False
+
+    def do_garbage(self):
+        self.sock.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+        return False
+
+    def do_twice(self):
+        self.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
+                          b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+        return False
+
+    def do_upgrade(self):
+        self.sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                          b"Upgrade: opaque\r\nX-Container: %s\r\n\r\n" % NAME.encode())
+        then = self.query["then"]
+        if then == "sink":
+            self.sock.sendall(self.read_body(self.to_eof()))
+        elif then == "echo":
+            for piece in self.to_eof():
+                self.sock.sendall(piece)
+        elif then == "source":
+            for piece in pattern(self.number("n"), 65535):
+                self.sock.sendall(piece)
+        elif then == "halfclose":
+            self.sock.sendall(b"bye\n")
+            self.sock.shutdown(socket.SHUT_WR)
+            self.read_body(self.to_eof())
+        elif then == "reset":
+            RELEASE.wait(120)
+            self.file.close()
+            reset(self.sock)
+        return False
+
+
+def control(sock):
+    with sock, sock.makefile("rb") as file:
+        word = file.readline().strip()
+        if word == b"release":
+            RELEASE.set()
+        elif word == b"log":
+            sock.sendall(LOG.text().encode())
+
+
+def listen(family, port, handler):
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.bind(("", port))
+    listener.listen(1024)
+
+    def loop():
+        while True:
+            threading.Thread(target=handler, args=(listener.accept()[0],), daemon=True).start()
+    return threading.Thread(target=loop)
+
+
+def main():
+    # As process 1 of a container it ignores what it does not handle.
+    if not os.environ.get("IGNORE_TERM"):
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+    family = socket.AF_INET6 if os.environ.get("FAMILY") == "6" else socket.AF_INET
+    threads = [listen(family, port, lambda sock: Connection(sock).serve()),
+               listen(socket.AF_INET, int(os.environ.get("CONTROL", CONTROL_PORT)), control)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "labels.h"
+
+#define ENABLED "\"kakuremichi.enabled\":\"true\""
+#define DOMAIN "\"kakuremichi.domain\":\"a.example\""
+#define PORT "\"kakuremichi.port\":\"80\""
+#define GOOD ENABLED "," DOMAIN "," PORT
+
+static int parse(const char *text, struct labels *out, struct labels_error *error)
+{
+	struct json *root = json_parse(text, strlen(text));
+	int err;
+
+	assert_non_null(root);
+	err = labels_parse(root, out, error);
+	json_free(&root);
+	return err;
+}
+
+static void required_and_optional(void **state)
+{
+	struct labels_error error;
+	struct labels labels;
+
+	(void)state;
+	assert_int_equal(parse("{" GOOD "}", &labels, &error), 0);
+	assert_int_equal(labels.domain_count, 1);
+	assert_string_equal(labels.domains[0], "a.example");
+	assert_int_equal(labels.port, 80);
+	assert_string_equal(labels.description, "");
+	assert_string_equal(labels.network, "");
+	assert_false(labels.no_sockmap);
+	assert_string_equal(error.reason, "");
+	assert_int_equal(parse("{" GOOD ",\"kakuremichi.description\":\"My \\u00e4pp\","
+			       "\"kakuremichi.network\":\"front\",\"kakuremichi.sockmap\":\"off\","
+			       "\"com.docker.compose.project\":\"p\",\"kakuremichi\":\"x\","
+			       "\"kakuremichix\":\"y\",\"\":\"z\"}",
+			       &labels, &error), 0);
+	assert_string_equal(labels.description, "My \xc3\xa4pp");
+	assert_string_equal(labels.network, "front");
+	assert_true(labels.no_sockmap);
+	/* the order of labels means nothing */
+	assert_int_equal(parse("{" PORT "," DOMAIN "," ENABLED "}", &labels, &error), 0);
+}
+
+static void not_ours(void **state)
+{
+	static const char *const cases[] = {
+		"{}", "{\"x\":\"y\"}", "{" DOMAIN "," PORT "}",
+		"{\"kakuremichi.enabled\":\"false\"," DOMAIN "," PORT "}",
+		"{\"kakuremichi.enabled\":\"\"}", "{\"kakuremichi.enabled\":true}",
+		/* whoever is not enabled may have any label */
+		"{\"kakuremichi.port\":\"x\",\"kakuremichi.nonsense\":\"y\"}",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct labels_error error;
+		struct labels labels;
+
+		if (parse(cases[i], &labels, &error) != -ENOENT)
+			fail_msg("%s is ours", cases[i]);
+	}
+}
+
+static void null_labels(void **state)
+{
+	struct labels_error error;
+	struct labels labels;
+
+	(void)state;
+	assert_int_equal(labels_parse(NULL, &labels, &error), -ENOENT);
+	assert_int_equal(parse("null", &labels, &error), -ENOENT);
+}
+
+static void bad_labels(void **state)
+{
+	static const struct {
+		const char *text, *label;
+	} cases[] = {
+		{ "{" ENABLED "}", "kakuremichi.domain" },
+		{ "{" ENABLED "," PORT "}", "kakuremichi.domain" },
+		{ "{" ENABLED "," DOMAIN "}", "kakuremichi.port" },
+#define WITH_DOMAIN(value) "{" ENABLED "," PORT ",\"kakuremichi.domain\":" value "}", "kakuremichi.domain"
+		{ WITH_DOMAIN("\"\"") },
+		{ WITH_DOMAIN("\" \"") },
+		{ WITH_DOMAIN("\"a b\"") },
+		{ WITH_DOMAIN("\"a.example,\"") },
+		{ WITH_DOMAIN("\",a.example\"") },
+		{ WITH_DOMAIN("\"a.example,,b.example\"") },
+		{ WITH_DOMAIN("\"a.example,b..example\"") },
+		{ WITH_DOMAIN("\"http://a.example\"") },
+		{ WITH_DOMAIN("\"a.example:80\"") },
+		{ WITH_DOMAIN("\"a.example/x\"") },
+		{ WITH_DOMAIN("\"a.*.example\"") },
+		{ WITH_DOMAIN("\"*a.example\"") },
+		{ WITH_DOMAIN("\"a\\nb\"") },
+		{ WITH_DOMAIN("\"a.example\\n\"") },
+		{ WITH_DOMAIN("\"\\u001b[31m.example\"") },
+		{ WITH_DOMAIN("\"b\\u00fccher.example\"") },
+		{ WITH_DOMAIN("\"-a.example\"") },
+		{ WITH_DOMAIN("80") },
+		{ WITH_DOMAIN("null") },
+		{ WITH_DOMAIN("[\"a.example\"]") },
+#define WITH_PORT(value) "{" ENABLED "," DOMAIN ",\"kakuremichi.port\":" value "}", "kakuremichi.port"
+		{ WITH_PORT("\"\"") },
+		{ WITH_PORT("\"0\"") },
+		{ WITH_PORT("\"65536\"") },
+		{ WITH_PORT("\"4294967376\"") },
+		{ WITH_PORT("\"18446744073709551696\"") },
+		{ WITH_PORT("\"-80\"") },
+		{ WITH_PORT("\"+80\"") },
+		{ WITH_PORT("\" 80\"") },
+		{ WITH_PORT("\"80 \"") },
+		{ WITH_PORT("\"80/tcp\"") },
+		{ WITH_PORT("\"http\"") },
+		{ WITH_PORT("\"0x50\"") },
+		{ WITH_PORT("\"80,81\"") },
+		{ WITH_PORT("80") },
+		{ "{" GOOD ",\"kakuremichi.network\":\"\"}", "kakuremichi.network" },
+		{ "{" GOOD ",\"kakuremichi.sockmap\":\"\"}", "kakuremichi.sockmap" },
+		{ "{" GOOD ",\"kakuremichi.sockmap\":\"of\"}", "kakuremichi.sockmap" },
+		{ "{" GOOD ",\"kakuremichi.description\":5}", "kakuremichi.description" },
+		{ "{" GOOD ",\"kakuremichi.prot\":\"80\"}", "kakuremichi.prot" },
+		{ "{" GOOD ",\"kakuremichi.\":\"80\"}", "kakuremichi." },
+		{ "{" GOOD ",\"kakuremichi.Port\":\"80\"}", "kakuremichi.Port" },
+		{ "{" GOOD ",\"kakuremichi.web.nonsense\":\"80\"}", "kakuremichi.web.nonsense" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct labels_error error;
+		struct labels labels;
+
+		if (parse(cases[i].text, &labels, &error) != -EINVAL)
+			fail_msg("%s is taken", cases[i].text);
+		if (strcmp(error.label, cases[i].label))
+			fail_msg("%s: label '%s'", cases[i].text, error.label);
+		if (!*error.reason)
+			fail_msg("%s: no reason", cases[i].text);
+	}
+}
+
+static void several_names(void **state)
+{
+	struct labels_error error;
+	struct labels labels;
+
+	(void)state;
+	assert_int_equal(parse("{" ENABLED "," PORT ",\"kakuremichi.domain\":"
+			       "\"A.example, *.b.example ,\\tc.example.,*\"}", &labels, &error), 0);
+	assert_int_equal(labels.domain_count, 4);
+	assert_string_equal(labels.domains[0], "a.example");
+	assert_string_equal(labels.domains[1], "*.b.example");
+	assert_string_equal(labels.domains[2], "c.example");
+	assert_string_equal(labels.domains[3], "*");
+}
+
+static int parse_names(unsigned int count, struct labels *labels, struct labels_error *error)
+{
+	char text[2048];
+	int len = snprintf(text, sizeof(text), "{" ENABLED "," PORT ",\"kakuremichi.domain\":\"");
+
+	for (unsigned int i = 0; i < count; i++)
+		len += snprintf(text + len, sizeof(text) - (size_t)len, "%sn%u.example", i ? "," : "",
+				i);
+	snprintf(text + len, sizeof(text) - (size_t)len, "\"}");
+	return parse(text, labels, error);
+}
+
+static void limits(void **state)
+{
+	static char text[4096], long_text[1024];
+	struct labels_error error;
+	struct labels labels;
+
+	(void)state;
+	assert_int_equal(parse_names(LABELS_MAX_DOMAINS, &labels, &error), 0);
+	assert_int_equal(labels.domain_count, LABELS_MAX_DOMAINS);
+	assert_int_equal(parse_names(LABELS_MAX_DOMAINS + 1, &labels, &error), -EINVAL);
+	assert_string_equal(error.label, "kakuremichi.domain");
+	memset(long_text, 'x', sizeof(long_text) - 1);
+	snprintf(text, sizeof(text), "{" GOOD ",\"kakuremichi.network\":\"%.*s\"}",
+		 KKM_NAME_LEN - 1, long_text);
+	assert_int_equal(parse(text, &labels, &error), 0);
+	snprintf(text, sizeof(text), "{" GOOD ",\"kakuremichi.network\":\"%.*s\"}", KKM_NAME_LEN,
+		 long_text);
+	assert_int_equal(parse(text, &labels, &error), -EINVAL);
+	snprintf(text, sizeof(text), "{" GOOD ",\"kakuremichi.description\":\"%s\"}", long_text);
+	assert_int_equal(parse(text, &labels, &error), 0);
+	assert_int_equal(strlen(labels.description), KKM_REASON_LEN - 1);
+	/* names and reasons too long to be kept are cut, not written behind their end */
+	snprintf(text, sizeof(text), "{" GOOD ",\"kakuremichi.%s\":\"1\"}", long_text);
+	assert_int_equal(parse(text, &labels, &error), -EINVAL);
+	assert_int_equal(strlen(error.label), KKM_NAME_LEN - 1);
+	snprintf(text, sizeof(text), "{" ENABLED "," PORT ",\"kakuremichi.domain\":\"%s\"}", long_text);
+	assert_int_equal(parse(text, &labels, &error), -EINVAL);
+	assert_true(strlen(error.reason) < KKM_REASON_LEN);
+}
+
+/* Length of the valid UTF-8 at the beginning; enough for two-byte letters. */
+static bool is_utf8(const char *text)
+{
+	for (; *text; text++) {
+		if (((unsigned char)*text & 0xc0) == 0x80)
+			return false;
+		if (((unsigned char)*text & 0xe0) == 0xc0 && ((unsigned char)*++text & 0xc0) != 0x80)
+			return false;
+	}
+	return true;
+}
+
+/* Both go into JSON documents, which are UTF-8 to the last byte. */
+static void cut_between_characters(void **state)
+{
+	struct labels_error error;
+	struct labels labels;
+	char text[2048], umlauts[601];
+
+	(void)state;
+	for (size_t i = 0; i < 600; i += 2)
+		memcpy(umlauts + i, "\xc3\xa4", 2);
+	umlauts[600] = '\0';
+	for (const char *lead = ""; strlen(lead) < 2; lead = "x") {
+		snprintf(text, sizeof(text), "{" GOOD ",\"kakuremichi.description\":\"%s%s\"}", lead,
+			 umlauts);
+		assert_int_equal(parse(text, &labels, &error), 0);
+		if (!is_utf8(labels.description))
+			fail_msg("the description is cut inside of a character");
+		snprintf(text, sizeof(text), "{" ENABLED "," PORT ",\"kakuremichi.domain\":\"%s%s\"}",
+			 lead, umlauts);
+		assert_int_equal(parse(text, &labels, &error), -EINVAL);
+		if (!is_utf8(error.reason))
+			fail_msg("the reason is cut inside of a character: %s", error.reason);
+		if (*lead)
+			break;
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(required_and_optional),
+		cmocka_unit_test(not_ours),
+		cmocka_unit_test(null_labels),
+		cmocka_unit_test(bad_labels),
+		cmocka_unit_test(several_names),
+		cmocka_unit_test(limits),
+		cmocka_unit_test(cut_between_characters),
+	};
+
+	return cmocka_run_group_tests_name("labels", tests, NULL, NULL);
+}
