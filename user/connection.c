@@ -28,6 +28,7 @@
 #define RESET_MS 30000	   /* for what was received before a reset */
 #define DRAIN_QUIET_MS 5000 /* without a byte: idle, when the agent stops */
 #define DRAIN_CHECK_MS 500
+#define DRAIN_HEAD_MS 1000 /* for a request that may be on its way when the agent stops */
 
 enum state {
 	HEAD,	 /* the first request's head is being received */
@@ -524,11 +525,11 @@ static bool next_head(struct connection *c)
 /* Nothing of a body behind a fault may reach the container, and no request may follow. */
 static void body_fault(struct connection *c)
 {
-	if (!bytes_to_client(c)) {
+	engine_leave(&c->leg); /* or an answer could still begin between the question and ours */
+	if (!bytes_to_client(c))
 		answer(c, 400);
-		return;
-	}
-	linger(c);
+	else
+		linger(c);
 }
 
 /* How much of what has been read may be sent on. */
@@ -966,7 +967,7 @@ void connection_drain_all(struct worker *worker, bool now)
 		if (now)
 			connection_close(c, true);
 		else if (c->state == HEAD && !c->up.len)
-			connection_close(c, false);
+			set_timer(c, DRAIN_HEAD_MS);
 		else if (c->state == OPEN && !c->parting && !c->partial_head)
 			set_timer(c, 0);
 	}
