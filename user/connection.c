@@ -25,7 +25,7 @@
 #define LINGER_MS 5000	   /* after an answer of ours: silence of the client */
 #define LINGER_MAX_MS 30000
 #define PARTING_MS 5000	   /* for what is outstanding, before a connection is ended by us */
-#define RESET_MS 30000	   /* for what was received before a reset */
+#define RESET_MS 5000	   /* without progress: for what was received before a reset */
 #define DRAIN_QUIET_MS 5000 /* without a byte: idle, when the agent stops */
 #define DRAIN_CHECK_MS 500
 #define DRAIN_HEAD_MS 1000 /* for a request that may be on its way when the agent stops */
@@ -68,6 +68,8 @@ struct connection {
 	struct route_load *load;
 	uint64_t generation; /* of the table that chose the container */
 	bool retried;
+	bool resetting;		/* a side was reset, and the timer watches what is still to pass */
+	uint64_t reset_progress; /* what reset_progress() said last */
 
 	struct reqbody body;
 	size_t scanned;	 /* of a head that is not complete */
@@ -244,22 +246,50 @@ static void answer(struct connection *c, int status)
 
 /* Resets. */
 
-/* The kernel has nothing left that it has not sent yet. */
-static bool all_sent(int fd)
-{
-	int unsent = 0;
-
-	return ioctl(fd, SIOCOUTQNSD, &unsent) || !unsent;
-}
-
 static struct side *surviving(struct connection *c)
 {
 	return c->client.reset ? &c->server : &c->client;
 }
 
+/* Bytes that the kernel has not sent yet. */
+static int unsent(const struct side *side)
+{
+	int bytes = 0;
+
+	return ioctl(side->io.fd, SIOCOUTQNSD, &bytes) ? 0 : bytes;
+}
+
+/* Differs from the last time where anything has moved. */
+static uint64_t reset_progress(struct connection *c)
+{
+	return c->up.bytes + c->down.bytes - (uint64_t)unsent(surviving(c));
+}
+
+static void watch_reset(struct connection *c)
+{
+	if (c->resetting)
+		return;
+	c->resetting = true;
+	c->reset_progress = reset_progress(c);
+	set_timer(c, RESET_MS);
+}
+
+/* What came before a reset is passed on for as long as it moves. */
+static void reset_timeout(struct connection *c)
+{
+	uint64_t progress = reset_progress(c);
+
+	if (progress == c->reset_progress) {
+		connection_close(c, true);
+		return;
+	}
+	c->reset_progress = progress;
+	set_timer(c, RESET_MS);
+}
+
 static void run_reset(struct connection *c)
 {
-	if (all_sent(surviving(c)->io.fd))
+	if (!unsent(surviving(c)))
 		connection_close(c, true);
 }
 
@@ -274,12 +304,13 @@ static void pass_reset(struct connection *c)
 	int lowat = 1;
 
 	engine_leave(&c->leg);
-	if (to->io.fd < 0 || to->reset || all_sent(to->io.fd)) {
+	if (to->io.fd < 0 || to->reset || !unsent(to)) {
 		connection_close(c, true);
 		return;
 	}
 	setsockopt(to->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
-	enter(c, RESET, RESET_MS);
+	c->state = RESET;
+	watch_reset(c);
 	/* asks again, and for an edge when it changes */
 	loop_mod(c->worker->loop, &to->io, EPOLLOUT | EPOLLET);
 }
@@ -782,6 +813,8 @@ static void run_open(struct connection *c)
 		settle_down(c);
 	if (c->state == OPEN && is_over(c))
 		connection_close(c, c->server.reset || c->client.reset);
+	if (c->state == OPEN && (c->client.reset || c->server.reset))
+		watch_reset(c);
 	if (c->state == OPEN && (more_up || more_down))
 		loop_next_turn(c->worker->loop, &c->task);
 }
@@ -869,7 +902,9 @@ static void open_timeout(struct connection *c)
 	uint64_t timeout_ms = c->worker->shared->config->idle_timeout_ms;
 	uint64_t idle = idle_ms(c);
 
-	if (c->parting) {
+	if (c->resetting) {
+		reset_timeout(c);
+	} else if (c->parting) {
 		/* the container does not end: give up what it may still send */
 		c->parting_status = 0;
 		linger(c);
@@ -908,6 +943,8 @@ static void timer_fire(struct loop_timer *timer)
 		open_timeout(c);
 		break;
 	case RESET:
+		reset_timeout(c);
+		break;
 	case ANSWER:
 		connection_close(c, true);
 		break;
