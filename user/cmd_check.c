@@ -12,6 +12,7 @@
 
 #include "agent.h"
 #include "datapath.h"
+#include "hostname.h"
 #include "selftest.h"
 
 /* `fatal`: run would not work. Otherwise it is only slower, or shows less. */
@@ -145,6 +146,45 @@ static void check_bpffs(struct check *check, const struct config *config)
 	       standard ? "run mounts it where it may" : "mount -t bpf bpf, or name another --bpf-dir");
 }
 
+static bool can_bind(const struct sockaddr_storage *address, char why[64])
+{
+	int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int on = 1;
+	bool bound;
+
+	if (fd >= 0) {
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		if (address->ss_family == AF_INET6)
+			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+	}
+	bound = fd >= 0 && !bind(fd, (const struct sockaddr *)address, address_len(address));
+	snprintf(why, 64, "%s", bound ? "can be bound" : strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return bound;
+}
+
+/* An agent that runs holds its pins and its ports: that is no fault. */
+static void check_listeners(struct check *check, const struct config *config)
+{
+	struct mapview view;
+	char name[ADDRESS_TEXT_MAX + 16], text[ADDRESS_TEXT_MAX], why[64];
+
+	if (!mapview_open(config->bpf_dir, &view) && !view.stale) {
+		snprintf(why, sizeof(why), "pid %u", view.meta.pid);
+		report(check, "an agent is running with these pins", true, false, why, "");
+		return;
+	}
+	for (unsigned int i = 0; i < config->http.count; i++) {
+		bool bound = can_bind(&config->http.addresses[i], why);
+
+		snprintf(name, sizeof(name), "listen on %s",
+			 address_print(&config->http.addresses[i], text));
+		report(check, name, bound, config->http.asked, why,
+		       "free the address, or give another one with --listen-http");
+	}
+}
+
 static void check_engines(struct check *check, const struct config *config)
 {
 	struct selftest selftest;
@@ -189,6 +229,7 @@ int cmd_check(struct config *config)
 	check_bpffs(&check, config);
 	check_docker(&check, config);
 	check_files(&check, config);
+	check_listeners(&check, config);
 	check_engines(&check, config);
 	status = check.failed ? 1 : 0;
 	if (!root)
