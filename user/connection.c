@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "connection.h"
-
+/* A connection from accept to close, but for what happens in OPEN (exchange.c). */
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -11,9 +10,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "answer.h"
-#include "resphead.h"
-#include "worker.h"
+#include "connection_impl.h"
 
 /*
  * What one connection may hold, both directions stuck: two receive buffers, two send buffers (the
@@ -24,68 +21,10 @@
 
 #define LINGER_MS 5000	   /* after an answer of ours: silence of the client */
 #define LINGER_MAX_MS 30000
-#define PARTING_MS 5000	   /* for what is outstanding, before a connection is ended by us */
 #define RESET_MS 5000	   /* without progress: for what was received before a reset */
 #define DRAIN_QUIET_MS 5000 /* without a byte: idle, when the agent stops */
 #define DRAIN_CHECK_MS 500
 #define DRAIN_HEAD_MS 1000 /* for a request that may be on its way when the agent stops */
-
-enum state {
-	HEAD,	 /* the first request's head is being received */
-	CONNECT, /* to the container */
-	OPEN,	 /* bytes pass both ways */
-	RESET,	 /* one side was reset: the other gets what came before, then a reset */
-	ANSWER,	 /* an answer of ours: written, then the client's input is drained */
-	CLOSED,	 /* waits for the end of the turn */
-};
-
-struct side {
-	struct loop_io io; /* first: side_ready() casts */
-	struct connection *connection;
-	bool readable, writable; /* until a call says otherwise: events come as edges */
-	bool hup;		 /* the peer has ended: a short read does not mean empty */
-	bool ended;		 /* all that it sent has been read */
-	bool reset;
-	bool shut; /* it was told that we have ended */
-};
-
-struct connection {
-	struct worker *worker;
-	struct connection *next, **link;
-	enum state state;
-	struct side client, server;
-	struct relay up, down;
-	uint64_t up_counted, down_counted;
-	struct engine_leg leg;
-	struct loop_timer timer;
-	struct loop_task task;
-	uint64_t active_ms, since_ms; /* last byte; begin of the state */
-	uint64_t moved_seen;	      /* by an engine, when somebody last asked */
-
-	struct sockaddr_storage client_address, address;
-	char domain[HOSTNAME_MAX + 1]; /* as configured */
-	char container[KKM_ID_LEN];
-	struct route_load *load;
-	uint64_t generation; /* of the table that chose the container */
-	bool retried;
-	bool resetting;		/* a side was reset, and the timer watches what is still to pass */
-	uint64_t reset_progress; /* what reset_progress() said last */
-
-	struct reqbody body;
-	size_t scanned;	 /* of a head that is not complete */
-	bool partial_head; /* a later one has begun, and the timer is its */
-	size_t approved; /* bytes of `up` that may be sent to the container */
-	uint64_t requests;
-	uint64_t moved_at_request; /* bytes to the client when the last request was approved */
-	bool head_method;
-	bool hold;   /* an upgrade was asked for: nothing behind it before its answer */
-	bool opaque; /* a 101 came */
-	struct resphead answer_head;
-
-	bool parting; /* no further request; ended when the container has ended */
-	int parting_status;
-	struct answer answer;
-};
 
 static void choose(struct connection *c, const char *host);
 
@@ -94,7 +33,7 @@ static uint64_t now_ms(const struct connection *c)
 	return loop_now_ms(c->worker->loop);
 }
 
-static void set_timer(struct connection *c, uint64_t delay_ms)
+void connection_set_timer(struct connection *c, uint64_t delay_ms)
 {
 	loop_timer_set(c->worker->loop, &c->timer, delay_ms);
 }
@@ -103,13 +42,15 @@ static void enter(struct connection *c, enum state state, uint64_t timeout_ms)
 {
 	c->state = state;
 	c->since_ms = now_ms(c);
-	set_timer(c, timeout_ms);
+	connection_set_timer(c, timeout_ms);
 }
 
-static void set_open_timer(struct connection *c)
+void connection_set_open_timer(struct connection *c)
 {
-	set_timer(c, c->worker->state == WORKER_RUN ? c->worker->shared->config->idle_timeout_ms
-						    : DRAIN_CHECK_MS);
+	const struct worker *worker = c->worker;
+
+	connection_set_timer(c, worker->state == WORKER_RUN ? worker->shared->config->idle_timeout_ms
+							    : DRAIN_CHECK_MS);
 }
 
 static int set_buffer(int fd, int forced, int plain, int bytes)
@@ -149,7 +90,7 @@ static void server_close(struct connection *c, bool reset)
 	route_load_put(&c->load);
 }
 
-static void connection_close(struct connection *c, bool reset)
+void connection_close(struct connection *c, bool reset)
 {
 	if (c->state == CLOSED)
 		return;
@@ -170,7 +111,7 @@ static void connection_close(struct connection *c, bool reset)
 
 /* Counters. */
 
-static void account(struct connection *c)
+void connection_account(struct connection *c)
 {
 	struct kkm_stats *stats = c->worker->stats;
 	uint64_t down = c->down.bytes - c->down_counted, up = c->up.bytes - c->up_counted;
@@ -187,7 +128,7 @@ static void account(struct connection *c)
 	engine_relayed(&c->leg, down, up);
 }
 
-static uint64_t bytes_to_client(const struct connection *c)
+uint64_t connection_to_client(const struct connection *c)
 {
 	return c->down.bytes + engine_moved(&c->leg);
 }
@@ -221,13 +162,13 @@ static void run_answer(struct connection *c)
 			connection_close(c, true);
 			return;
 		} else {
-			set_timer(c, LINGER_MS);
+			connection_set_timer(c, LINGER_MS);
 		}
 	}
 }
 
 /* Nothing but the client is left; what it still sends is drained. */
-static void linger(struct connection *c)
+void connection_linger(struct connection *c)
 {
 	server_close(c, true);
 	relay_drop(&c->up);
@@ -237,11 +178,11 @@ static void linger(struct connection *c)
 	run_answer(c);
 }
 
-static void answer(struct connection *c, int status)
+void connection_answer(struct connection *c, int status)
 {
 	answer_count(c->worker->stats, status);
 	answer_set(&c->answer, status, c->head_method);
-	linger(c);
+	connection_linger(c);
 }
 
 /* Resets. */
@@ -265,13 +206,13 @@ static uint64_t reset_progress(struct connection *c)
 	return c->up.bytes + c->down.bytes - (uint64_t)unsent(surviving(c));
 }
 
-static void watch_reset(struct connection *c)
+void connection_watch_reset(struct connection *c)
 {
 	if (c->resetting)
 		return;
 	c->resetting = true;
 	c->reset_progress = reset_progress(c);
-	set_timer(c, RESET_MS);
+	connection_set_timer(c, RESET_MS);
 }
 
 /* What came before a reset is passed on for as long as it moves. */
@@ -284,7 +225,7 @@ static void reset_timeout(struct connection *c)
 		return;
 	}
 	c->reset_progress = progress;
-	set_timer(c, RESET_MS);
+	connection_set_timer(c, RESET_MS);
 }
 
 static void run_reset(struct connection *c)
@@ -298,7 +239,7 @@ static void run_reset(struct connection *c)
  * away what has not been sent, so wait until the kernel has sent it: with TCP_NOTSENT_LOWAT of 1 the
  * socket is writable just then (tcp_stream_memory_free()).
  */
-static void pass_reset(struct connection *c)
+void connection_pass_reset(struct connection *c)
 {
 	struct side *to = surviving(c);
 	int lowat = 1;
@@ -310,7 +251,7 @@ static void pass_reset(struct connection *c)
 	}
 	setsockopt(to->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
 	c->state = RESET;
-	watch_reset(c);
+	connection_watch_reset(c);
 	/* asks again, and for an edge when it changes */
 	loop_mod(c->worker->loop, &to->io, EPOLLOUT | EPOLLET);
 }
@@ -335,7 +276,7 @@ static void connect_failed(struct connection *c, int err)
 		c->retried = true;
 		choose(c, domain);
 	} else {
-		answer(c, err == ETIMEDOUT ? 504 : 502);
+		connection_answer(c, err == ETIMEDOUT ? 504 : 502);
 	}
 }
 
@@ -406,7 +347,7 @@ static void choose(struct connection *c, const char *host)
 	const struct route_backend *failed, *backend;
 
 	if (!route) {
-		answer(c, table && table->ready ? 404 : 503);
+		connection_answer(c, table && table->ready ? 404 : 503);
 		return;
 	}
 	failed = c->retried ? route_backend_at(route, &c->address) : NULL;
@@ -414,11 +355,10 @@ static void choose(struct connection *c, const char *host)
 	if (backend)
 		connect_to(c, route, backend);
 	else
-		answer(c, 503);
+		connection_answer(c, 503);
 }
 
-/* Is the container that this connection goes to still what its domain means? */
-static bool still_routed(const struct connection *c, const struct route *route)
+bool connection_still_routed(const struct connection *c, const struct route *route)
 {
 	const struct route_backend *backend = route ? route_backend_at(route, &c->address) : NULL;
 
@@ -430,7 +370,7 @@ static void opened(struct connection *c)
 	const struct route_table *table = c->worker->table;
 
 	/* an address may have a new owner by now; nothing has been sent yet */
-	if (c->generation != table->generation && !still_routed(c, route_exact(table, c->domain))) {
+	if (c->generation != table->generation && !connection_still_routed(c, route_exact(table, c->domain))) {
 		char domain[sizeof(c->domain)];
 
 		memcpy(domain, c->domain, sizeof(domain));
@@ -442,7 +382,7 @@ static void opened(struct connection *c)
 	c->server.writable = true;
 	c->worker->stats->requests++;
 	c->state = OPEN;
-	set_open_timer(c);
+	connection_set_open_timer(c);
 }
 
 static void run_connect(struct connection *c)
@@ -462,37 +402,15 @@ static void run_connect(struct connection *c)
 
 /* Requests. */
 
-/* No further request passes; what is outstanding may end first. */
-static void part(struct connection *c, int status)
-{
-	c->parting = true;
-	c->parting_status = status;
-	set_timer(c, PARTING_MS);
-}
-
-static void begin_request(struct connection *c, const struct reqhead *head, size_t len)
-{
-	c->approved += len;
-	c->scanned = 0;
-	if (c->partial_head) {
-		c->partial_head = false;
-		set_open_timer(c);
-	}
-	c->requests++;
-	c->head_method = head->head;
-	c->moved_at_request = bytes_to_client(c);
-	reqbody_start(&c->body, head);
-}
-
 static void first_head(struct connection *c)
 {
 	struct reqhead *head = &c->worker->head;
 	int n = reqhead_parse(relay_data(&c->up), c->up.len, &c->scanned, head);
 
 	if (n < 0) {
-		answer(c, -n);
+		connection_answer(c, -n);
 	} else if (n) {
-		begin_request(c, head, (size_t)n);
+		exchange_begin_request(c, head, (size_t)n);
 		c->hold = head->upgrade;
 		choose(c, head->host);
 	}
@@ -508,315 +426,11 @@ static void run_head(struct connection *c)
 		} else if (n == -EAGAIN || n == -EINTR) {
 			c->client.readable = false;
 		} else if (!n && c->up.len) {
-			answer(c, 400); /* ended in the middle of a head */
+			connection_answer(c, 400); /* ended in the middle of a head */
 		} else {
 			connection_close(c, n < 0);
 		}
 	}
-}
-
-/* A later head on the connection; false where it may not pass, or is not complete. */
-static bool next_head(struct connection *c)
-{
-	struct reqhead *head = &c->worker->head;
-	const struct route_table *table = c->worker->table;
-	const struct route *route;
-	int n = reqhead_parse(relay_data(&c->up) + c->approved, c->up.len - c->approved,
-			      &c->scanned, head);
-
-	if (!n && !c->partial_head) {
-		c->partial_head = true;
-		set_timer(c, c->worker->shared->config->head_timeout_ms);
-	}
-	if (n < 0)
-		part(c, -n);
-	if (n <= 0)
-		return false;
-	route = route_find(table, head->host);
-	if (!still_routed(c, route)) {
-		c->worker->stats->other_container += route != NULL;
-		part(c, route ? 0 : table->ready ? 404 : 503);
-		return false;
-	}
-	/* whose answer is whose is not known here: an upgrade needs a connection of its own */
-	if (head->upgrade) {
-		part(c, 0);
-		return false;
-	}
-	if (head->body != BODY_NONE && c->worker->shared->bodies_leave &&
-	    c->leg.engine == KKM_SOCKMAP) {
-		engine_leave(&c->leg);
-		c->worker->stats->sockmap_left++;
-	}
-	c->worker->stats->requests++;
-	begin_request(c, head, (size_t)n);
-	return true;
-}
-
-/* Nothing of a body behind a fault may reach the container, and no request may follow. */
-static void body_fault(struct connection *c)
-{
-	engine_leave(&c->leg); /* or an answer could still begin between the question and ours */
-	if (!bytes_to_client(c))
-		answer(c, 400);
-	else
-		linger(c);
-}
-
-/* How much of what has been read may be sent on. */
-static void approve(struct connection *c)
-{
-	while (c->state == OPEN && c->approved < c->up.len) {
-		if (c->opaque) {
-			c->approved = c->up.len;
-		} else if (c->body.state != REQBODY_DONE) {
-			int err;
-
-			c->approved += reqbody_feed(&c->body, relay_data(&c->up) + c->approved,
-						    c->up.len - c->approved, &err);
-			if (err) {
-				body_fault(c);
-				return;
-			}
-		} else if (c->hold || !next_head(c)) {
-			return;
-		}
-	}
-}
-
-/* Bytes both ways. Each of these returns true where it has more to do than its turn allows. */
-
-static bool up_broken(struct connection *c)
-{
-	c->server.reset = true;
-	relay_drop(&c->up);
-	c->approved = 0;
-	return false;
-}
-
-/* Bytes that need not be looked at: the rest of a body, or everything behind a 101. */
-static bool pump_opaque(struct connection *c, uint64_t left)
-{
-	uint64_t before = c->up.bytes;
-	enum relay_result result;
-
-	c->up.ending = c->client.hup;
-	result = relay_pump(&c->up, c->client.io.fd, c->server.io.fd, &left);
-	if (!c->opaque)
-		reqbody_skip(&c->body, c->up.bytes - before);
-	switch (result) {
-	case RELAY_SOURCE_EMPTY:
-		c->client.readable = false;
-		break;
-	case RELAY_TARGET_FULL:
-		c->server.writable = false;
-		break;
-	case RELAY_SOURCE_ERROR:
-		c->client.reset = true;
-		/* fall through */
-	case RELAY_END:
-		c->client.ended = true;
-		break;
-	case RELAY_TARGET_ERROR:
-		return up_broken(c);
-	case RELAY_LIMIT:
-	case RELAY_YIELD:
-		return true;
-	}
-	return false;
-}
-
-static bool read_up(struct connection *c)
-{
-	size_t room = RELAY_BUFFER - c->up.len;
-	ssize_t n = relay_read(&c->up, c->client.io.fd);
-
-	if (n > 0) {
-		/* a short read has emptied the socket (epoll(7)); its end comes as an edge of its own */
-		if ((size_t)n < room && c->up.at + c->up.len < RELAY_BUFFER && !c->client.hup)
-			c->client.readable = false;
-		return true;
-	}
-	if (n == -EAGAIN || n == -EINTR) {
-		c->client.readable = false;
-	} else {
-		c->client.ended = true;
-		c->client.reset = n < 0;
-	}
-	return false;
-}
-
-static bool write_up(struct connection *c)
-{
-	ssize_t n = relay_write(&c->up, c->server.io.fd, c->approved);
-
-	if (n > 0) {
-		c->approved -= (size_t)n;
-		return true;
-	}
-	if (n == -EAGAIN || n == -EINTR)
-		c->server.writable = false;
-	else
-		up_broken(c);
-	return false;
-}
-
-static bool pump_up(struct connection *c)
-{
-	uint64_t start = c->up.bytes;
-
-	while (c->state == OPEN && !c->server.reset) {
-		uint64_t left = c->opaque ? RELAY_NO_LIMIT : reqbody_opaque(&c->body);
-
-		if (c->approved) {
-			if (!c->server.writable || !write_up(c))
-				return false;
-			continue;
-		}
-		if (c->up.bytes - start >= RELAY_BUDGET)
-			return true;
-		if (c->up.piped || (left >= RELAY_BUFFER && !c->up.len)) {
-			if (c->up.piped ? !c->server.writable
-					: c->client.ended || !c->client.readable)
-				return false;
-			if (!pump_opaque(c, left))
-				return false;
-			continue;
-		}
-		if (c->parting || c->server.shut)
-			return false;
-		if (c->up.len) {
-			approve(c);
-			if (c->approved)
-				continue;
-		}
-		if (c->state != OPEN || c->parting || c->client.ended || !c->client.readable ||
-		    (c->hold && c->body.state == REQBODY_DONE))
-			return false;
-		if (!read_up(c))
-			return false;
-	}
-	return false;
-}
-
-/* The answer to a request for an upgrade is read before it is passed on. */
-static bool watch_upgrade(struct connection *c)
-{
-	ssize_t n = relay_read(&c->down, c->server.io.fd);
-	int status;
-
-	if (n == -EAGAIN || n == -EINTR)
-		c->server.readable = false;
-	else if (n <= 0)
-		c->server.ended = c->server.readable = true;
-	if (n < 0 && n != -EAGAIN && n != -EINTR)
-		c->server.reset = true;
-	if (n <= 0)
-		return false;
-	status = resphead_feed(&c->answer_head, relay_data(&c->down) + c->down.len - n, (size_t)n);
-	if (status) {
-		c->hold = false;
-		c->opaque = status == 101;
-	}
-	return true;
-}
-
-static bool pump_down(struct connection *c)
-{
-	bool waiting = c->down.len || c->down.piped;
-	uint64_t left = RELAY_NO_LIMIT;
-
-	if (waiting ? !c->client.writable : !c->server.readable || c->server.ended)
-		return false;
-	if (c->client.reset || (c->hold && !waiting && !watch_upgrade(c)))
-		return false;
-	if (c->hold)
-		left = c->down.len; /* what follows is to be looked at first */
-	c->down.ending = c->server.hup;
-	switch (relay_pump(&c->down, c->server.io.fd, c->client.io.fd, &left)) {
-	case RELAY_SOURCE_EMPTY:
-		c->server.readable = false;
-		break;
-	case RELAY_TARGET_FULL:
-		c->client.writable = false;
-		break;
-	case RELAY_SOURCE_ERROR:
-		c->server.reset = true;
-		/* fall through */
-	case RELAY_END:
-		c->server.ended = true;
-		break;
-	case RELAY_TARGET_ERROR:
-		c->client.reset = true;
-		relay_drop(&c->down);
-		break;
-	case RELAY_LIMIT:
-	case RELAY_YIELD:
-		return true;
-	}
-	return false;
-}
-
-/* The client has ended, or may send nothing more, and all that may pass has passed. */
-static void settle_up(struct connection *c)
-{
-	if (c->server.shut || c->server.reset || c->approved || c->up.piped)
-		return;
-	if (c->client.reset && (c->client.ended || c->hold) && !c->parting) {
-		pass_reset(c);
-		return;
-	}
-	if (c->hold || (!c->client.ended && !c->parting))
-		return;
-	relay_drop(&c->up); /* a head that was never completed, or may not pass */
-	shutdown(c->server.io.fd, SHUT_WR);
-	c->server.shut = true;
-}
-
-/* The container has ended, and all that it sent has been passed on. */
-static void settle_down(struct connection *c)
-{
-	if (!c->server.ended || c->down.len || c->down.piped || c->client.shut)
-		return;
-	if (!bytes_to_client(c)) {
-		answer(c, 502);
-	} else if (c->server.reset && !c->parting) {
-		pass_reset(c);
-	} else if (c->parting && c->parting_status) {
-		answer(c, c->parting_status);
-	} else if (c->parting) {
-		linger(c);
-	} else {
-		shutdown(c->client.io.fd, SHUT_WR);
-		c->client.shut = true;
-	}
-}
-
-/* A side that was reset while the other had already been told of an end: nothing is left to pass. */
-static bool is_over(const struct connection *c)
-{
-	return c->client.shut ? c->server.shut || c->server.reset
-			      : c->server.shut && c->client.reset;
-}
-
-static void run_open(struct connection *c)
-{
-	bool more_down = pump_down(c), more_up;
-
-	/* what is counted late is passed instead of short-circuited, never lost: see kkm_response */
-	account(c);
-	more_up = pump_up(c);
-	account(c);
-	if (c->state == OPEN && !more_up)
-		settle_up(c);
-	if (c->state == OPEN)
-		settle_down(c);
-	if (c->state == OPEN && is_over(c))
-		connection_close(c, c->server.reset || c->client.reset);
-	if (c->state == OPEN && (c->client.reset || c->server.reset))
-		watch_reset(c);
-	if (c->state == OPEN && (more_up || more_down))
-		loop_next_turn(c->worker->loop, &c->task);
 }
 
 static void run(struct connection *c)
@@ -833,7 +447,7 @@ static void run(struct connection *c)
 			run_connect(c);
 			break;
 		case OPEN:
-			run_open(c);
+			exchange_run(c);
 			break;
 		case RESET:
 			run_reset(c);
@@ -881,7 +495,7 @@ static bool is_quiet(const struct connection *c)
 	if (c->opaque || c->body.state != REQBODY_DONE || c->up.len || c->up.piped || c->down.len ||
 	    c->down.piped)
 		return false;
-	return bytes_to_client(c) > c->moved_at_request &&
+	return connection_to_client(c) > c->moved_at_request &&
 	       !ioctl(c->client.io.fd, SIOCOUTQ, &queued) && !queued;
 }
 
@@ -907,20 +521,20 @@ static void open_timeout(struct connection *c)
 	} else if (c->parting) {
 		/* the container does not end: give up what it may still send */
 		c->parting_status = 0;
-		linger(c);
+		connection_linger(c);
 	} else if (c->partial_head) {
 		c->partial_head = false;
-		part(c, 408);
+		exchange_part(c, 408);
 		loop_next_turn(c->worker->loop, &c->task);
 	} else if (c->worker->state == WORKER_DRAIN) {
 		if (is_quiet(c) && idle >= DRAIN_QUIET_MS)
 			connection_close(c, false);
 		else
-			set_timer(c, DRAIN_CHECK_MS);
+			connection_set_timer(c, DRAIN_CHECK_MS);
 	} else if (idle >= timeout_ms) {
 		connection_close(c, false);
 	} else {
-		set_timer(c, timeout_ms - idle);
+		connection_set_timer(c, timeout_ms - idle);
 	}
 }
 
@@ -932,7 +546,7 @@ static void timer_fire(struct loop_timer *timer)
 	switch (c->state) {
 	case HEAD:
 		if (c->up.len)
-			answer(c, 408);
+			connection_answer(c, 408);
 		else
 			connection_close(c, false);
 		break;
@@ -1004,8 +618,8 @@ void connection_drain_all(struct worker *worker, bool now)
 		if (now)
 			connection_close(c, true);
 		else if (c->state == HEAD && !c->up.len)
-			set_timer(c, DRAIN_HEAD_MS);
+			connection_set_timer(c, DRAIN_HEAD_MS);
 		else if (c->state == OPEN && !c->parting && !c->partial_head)
-			set_timer(c, 0);
+			connection_set_timer(c, 0);
 	}
 }
