@@ -153,7 +153,7 @@ static int add_listen(struct config_listen *listen, const char *text, size_t len
 	host_len = (size_t)(colon - text);
 	if (number_parse(colon + 1, len - host_len - 1, 1, 65535, &port))
 		return -EINVAL;
-	if (listen->count + 2 > CONFIG_MAX_LISTEN || host_len >= sizeof(host))
+	if (listen->count + (host_len ? 1 : 2) > CONFIG_MAX_LISTEN || host_len >= sizeof(host))
 		return -EINVAL;
 	if (!host_len) {
 		address_parse("0.0.0.0", (uint16_t)port, &listen->addresses[listen->count++]);
@@ -198,6 +198,46 @@ static int set_listen(struct config *config, size_t member, const char *value,
 	return 0;
 }
 
+/* A name or an address, in brackets where it is IPv6, and a port; nothing behind it. */
+static bool is_host_and_port(const char *text)
+{
+	const char *colon = strrchr(text, ':');
+	char host[HOSTNAME_MAX + 1];
+	uint64_t port;
+
+	return colon && !number_parse(colon + 1, strlen(colon + 1), 1, 65535, &port) &&
+	       !hostname_from_authority(text, strlen(text), host) && *host;
+}
+
+/* Addresses with the length of a prefix, separated by commas; checked, not yet used. */
+static int set_cidrs(struct config *config, size_t member, const char *value, const char **expected)
+{
+	struct sockaddr_storage address;
+	char text[INET6_ADDRSTRLEN + 8];
+	uint64_t bits;
+
+	*expected = "CIDRs such as 192.0.2.0/24,2001:db8::/32";
+	for (const char *p = value;; p++) {
+		size_t len = strcspn(p, ",");
+		char *slash;
+
+		if (len >= sizeof(text))
+			return -EINVAL;
+		memcpy(text, p, len);
+		text[len] = '\0';
+		slash = strchr(text, '/');
+		if (slash)
+			*slash++ = '\0';
+		if (address_parse(text, 0, &address) ||
+		    (slash && number_parse(slash, strlen(slash), 0,
+					   address.ss_family == AF_INET ? 32 : 128, &bits)))
+			return -EINVAL;
+		p += len;
+		if (!*p)
+			return set_text(config, member, value, expected);
+	}
+}
+
 static int set_docker(struct config *config, size_t member, const char *value,
 		      const char **expected)
 {
@@ -210,28 +250,30 @@ static int set_docker(struct config *config, size_t member, const char *value,
 		config->docker_unix = value;
 		return strlen(value) < 108 ? 0 : -EINVAL; /* sun_path, unix(7) */
 	}
-	if (!strncmp(value, "tcp://", 6) && strchr(value + 6, ':')) {
-		config->docker_tcp = value + 6;
-		return 0;
-	}
-	return -EINVAL;
+	if (strncmp(value, "tcp://", 6) || !is_host_and_port(value + 6))
+		return -EINVAL;
+	config->docker_tcp = value + 6;
+	return 0;
 }
 
 static int set_control(struct config *config, size_t member, const char *value,
 		       const char **expected)
 {
+	size_t scheme = !strncmp(value, "ws://", 5) ? 5 : !strncmp(value, "wss://", 6) ? 6 : 0;
+
 	*expected = "a ws:// or wss:// address";
-	if (*value && strncmp(value, "ws://", 5) && strncmp(value, "wss://", 6))
+	if (!scheme || !value[scheme] || strchr("/:?#", value[scheme]))
 		return -EINVAL;
 	return set_text(config, member, value, expected);
 }
 
+#define DOCKER_SOCKET_STANDARD "/var/run/docker.sock"
 #define MEMBER(name) offsetof(struct config, name)
 
 static const struct option options[] = {
 	{ "DOCKER_ENABLED", "docker-enabled", "true", "discover containers", set_bool,
 	  MEMBER(docker_enabled) },
-	{ "DOCKER_SOCKET", "docker-socket", "/var/run/docker.sock",
+	{ "DOCKER_SOCKET", "docker-socket", DOCKER_SOCKET_STANDARD,
 	  "the Docker Engine's socket; where unset, DOCKER_HOST is honoured", set_docker, 0 },
 	{ "CONTROL_URL", "control-url", "", "ws:// or wss:// address of Control", set_control,
 	  MEMBER(control_url) },
@@ -249,7 +291,7 @@ static const struct option options[] = {
 	{ "KAKUREMICHI_ROUTES_FILE", "routes-file", "", "routes without Docker, JSON", set_text,
 	  MEMBER(routes_file) },
 	{ "KAKUREMICHI_PROXY_PROTOCOL_FROM", "proxy-protocol-from", "",
-	  "CIDRs whose connections begin with a PROXY header", set_text,
+	  "CIDRs whose connections begin with a PROXY header", set_cidrs,
 	  MEMBER(proxy_protocol_from) },
 	{ "KAKUREMICHI_ACCESS_LOG", "access-log", "off", "a JSON line per request", set_bool,
 	  MEMBER(access_log) },
@@ -306,21 +348,13 @@ static void set_standards(struct config *config)
 		if (*options[i].standard)
 			set(config, &options[i], options[i].flag, options[i].standard, error);
 	}
+	config->docker_unix = NULL; /* see set_docker_host() */
 	config->http.asked = config->tls.asked = config->admin.asked = false;
 }
 
 static int set_from_environment(struct config *config, const char *(*env)(const char *name),
 				char error[CONFIG_ERROR_LEN])
 {
-	const char *docker_host = env("DOCKER_HOST");
-	const char *expected;
-
-	if (docker_host && *docker_host && set_docker(config, 0, docker_host, &expected)) {
-		snprintf(error, CONFIG_ERROR_LEN,
-			 "DOCKER_HOST: '%.100s' is not valid: give unix:///path or tcp://host:port",
-			 docker_host);
-		return -EINVAL;
-	}
 	for (size_t i = 0; i < OPTIONS; i++) {
 		const char *value = env(options[i].env);
 		int err;
@@ -359,7 +393,8 @@ static int set_from_flag(struct config *config, int argc, char *const *argv, int
 	}
 	if (!option) {
 		snprintf(error, CONFIG_ERROR_LEN,
-			 "unknown option --%.60s: see kakuremichi-agent --help", flag);
+			 "unknown option --%.*s: see kakuremichi-agent --help",
+			 len < 60 ? (int)len : 60, flag);
 		return -EINVAL;
 	}
 	snprintf(source, sizeof(source), "--%s", option->flag);
@@ -373,6 +408,35 @@ static int set_from_flag(struct config *config, int argc, char *const *argv, int
 		return -EINVAL;
 	}
 	return set(config, option, source, value, error);
+}
+
+/* Where neither flag nor variable names the socket, what the docker command uses does. */
+static int set_docker_host(struct config *config, const char *(*env)(const char *name),
+			   char error[CONFIG_ERROR_LEN])
+{
+	const char *docker_host = env("DOCKER_HOST");
+	const char *expected;
+
+	if (config->docker_unix || config->docker_tcp)
+		return 0;
+	if (!docker_host || !*docker_host)
+		return set_docker(config, 0, DOCKER_SOCKET_STANDARD, &expected);
+	if (!set_docker(config, 0, docker_host, &expected))
+		return 0;
+	snprintf(error, CONFIG_ERROR_LEN,
+		 "DOCKER_HOST: '%.100s' cannot be used here: give unix:///path or tcp://host:port",
+		 docker_host);
+	return -EINVAL;
+}
+
+/* What somebody typed stands in it: one line, whatever that was. */
+static int one_line(int err, char error[CONFIG_ERROR_LEN])
+{
+	for (char *p = error; err && *p; p++) {
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?';
+	}
+	return err;
 }
 
 int config_parse(struct config *config, int argc, char *const *argv,
@@ -398,11 +462,13 @@ int config_parse(struct config *config, int argc, char *const *argv,
 			err = -EINVAL;
 		}
 	}
+	if (!err)
+		err = set_docker_host(config, env, error);
 	if (!err && !config->run_dir)
 		config->run_dir = "/run/kakuremichi";
 	if (!err && !config->bpf_dir)
 		config->bpf_dir = "/sys/fs/bpf/kakuremichi";
-	return err;
+	return one_line(err, error);
 }
 
 void config_print_help(FILE *out)

@@ -31,7 +31,10 @@ static uint64_t hash_text(uint64_t hash, const char *text)
 	return hash;
 }
 
-/* Who is whose replica: Compose and Swarm say so; else the same image with the same labels. */
+/*
+ * Who is whose replica: Compose and Swarm say so; else the same image with the same labels. The hash
+ * keeps names apart that are longer than the room here.
+ */
 static void set_group(const struct json *node, struct route_source *out)
 {
 	const struct json *labels = json_get(node, "Labels");
@@ -41,9 +44,12 @@ static void set_group(const struct json *node, struct route_source *out)
 	uint64_t hash = 14695981039346656037u;
 
 	if (project && service) {
-		snprintf(out->group, sizeof(out->group), "compose/%.100s/%.100s", project, service);
+		hash = hash_text(hash_text(hash, project), service);
+		snprintf(out->group, sizeof(out->group), "compose/%.100s/%.100s/%016llx", project,
+			 service, (unsigned long long)hash);
 	} else if (swarm) {
-		snprintf(out->group, sizeof(out->group), "swarm/%.200s", swarm);
+		snprintf(out->group, sizeof(out->group), "swarm/%.200s/%016llx", swarm,
+			 (unsigned long long)hash_text(hash, swarm));
 	} else {
 		hash = hash_text(hash, json_str(node, "Image", ""));
 		json_each(label, labels) {
@@ -167,23 +173,23 @@ int dockerjson_container(const struct json *node, struct dockerjson_container *o
 	return 0;
 }
 
-/* "SIGTERM", "TERM" or "15" */
+/* "SIGTERM", "term" or "15" */
 static int signal_number(const char *text)
 {
 	uint64_t number;
 
 	if (!number_parse(text, strlen(text), 1, 64, &number))
 		return (int)number;
-	if (!strncmp(text, "SIG", 3))
+	if (!strncasecmp(text, "SIG", 3))
 		text += 3;
-	if (!strncmp(text, "RTMIN", 5))
+	if (!strncasecmp(text, "RTMIN", 5))
 		return SIGRTMIN + atoi(text + 5);
-	if (!strncmp(text, "RTMAX", 5))
+	if (!strncasecmp(text, "RTMAX", 5))
 		return SIGRTMAX + atoi(text + 5);
 	for (int i = 1; i < 32; i++) {
 		const char *name = sigabbrev_np(i);
 
-		if (name && !strcmp(name, text))
+		if (name && !strcasecmp(name, text))
 			return i;
 	}
 	return 0;

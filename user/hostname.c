@@ -44,7 +44,7 @@ int hostname_parse(const char *text, size_t len, char *out, const char **reason)
 	size_t skip = 0;
 
 	*reason = NULL;
-	if (len && text[len - 1] == '.')
+	if (len && text[len - 1] == '.' && !(len == 2 && *text == '*'))
 		len--;
 	if (!len)
 		*reason = "is empty";

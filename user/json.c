@@ -166,12 +166,12 @@ char *json_print(const struct json *root, bool pretty)
 
 static int keep(struct json_stream *stream, char byte)
 {
+	if (stream->len == stream->limit)
+		return -EMSGSIZE;
 	if (stream->len == stream->capacity) {
 		size_t capacity = stream->capacity ? stream->capacity * 2 : 4096;
 		char *data;
 
-		if (stream->len >= stream->limit)
-			return -EMSGSIZE;
 		data = realloc(stream->data, capacity);
 		if (!data)
 			return -ENOMEM;

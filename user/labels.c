@@ -17,6 +17,11 @@ __attribute__((format(printf, 3, 4))) static int fault(struct labels_error *erro
 	va_start(args, format);
 	vsnprintf(error->reason, sizeof(error->reason), format, args);
 	va_end(args);
+	/* a part of a label stands in it, perhaps cut inside of a character */
+	for (char *p = error->reason; *p; p++) {
+		if (*p < 0x20 || *p == 0x7f)
+			*p = '?';
+	}
 	return -EINVAL;
 }
 
@@ -73,6 +78,20 @@ static int parse_sockmap(const char *value, struct labels *out, struct labels_er
 	return 0;
 }
 
+/* Cut between characters where it is too long: 10xxxxxx is inside of one (UTF-8). */
+static void copy_text(char *out, size_t size, const char *text)
+{
+	size_t len = strlen(text);
+
+	if (len >= size) {
+		len = size - 1;
+		while (len && (text[len] & 0xc0) == 0x80)
+			len--;
+	}
+	memcpy(out, text, len);
+	out[len] = '\0';
+}
+
 static int parse_label(const char *key, const char *value, struct labels *out,
 		       struct labels_error *error)
 {
@@ -89,7 +108,7 @@ static int parse_label(const char *key, const char *value, struct labels *out,
 	if (!strcmp(name, "sockmap"))
 		return parse_sockmap(value, out, error);
 	if (!strcmp(name, "description")) {
-		snprintf(out->description, sizeof(out->description), "%s", value);
+		copy_text(out->description, sizeof(out->description), value);
 		return 0;
 	}
 	return fault(error, key, "is not known to this version");

@@ -184,7 +184,8 @@ static ssize_t flush(struct relay *relay, int to, uint64_t *left)
 			return 0;
 	}
 	while (relay->piped) {
-		ssize_t n = splice(relay->pipe->ends[0], NULL, to, NULL, relay->piped,
+		size_t want = relay->piped < *left ? relay->piped : (size_t)*left;
+		ssize_t n = splice(relay->pipe->ends[0], NULL, to, NULL, want,
 				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
 		if (n <= 0)
@@ -193,6 +194,8 @@ static ssize_t flush(struct relay *relay, int to, uint64_t *left)
 		relay->bytes += (uint64_t)n;
 		relay->spliced += (uint64_t)n;
 		*left -= (uint64_t)n;
+		if (!*left && relay->piped)
+			return 0;
 	}
 	if (relay->pipe) {
 		pipe_put(relay->pool, relay->pipe);

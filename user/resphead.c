@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "resphead.h"
 
-#include <string.h>
-
 static int status_of(const char line[13])
 {
 	int status = 0;
 
-	if (memcmp(line, "HTTP/1.", 7) || line[8] != ' ' || (line[12] != ' ' && line[12] != '\r'))
+	if (line[7] < '0' || line[7] > '9' || line[8] != ' ' || (line[12] != ' ' && line[12] != '\r'))
 		return -1;
 	for (int i = 9; i < 12; i++) {
 		if (line[i] < '0' || line[i] > '9')
@@ -29,6 +27,9 @@ int resphead_feed(struct resphead *head, const char *data, size_t len)
 				*head = (struct resphead){ .len = 0 };
 			continue;
 		}
+		/* nothing else can become one */
+		if (head->len < 7 && data[i] != "HTTP/1."[head->len])
+			return -1;
 		head->line[head->len++] = data[i];
 		if (head->len == sizeof(head->line)) {
 			int status = status_of(head->line);

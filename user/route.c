@@ -152,18 +152,9 @@ static struct route_load *load_of(const struct route_table *previous, const char
 	return load;
 }
 
-static int add_backend(struct route *route, const struct route_source *source,
-		       const struct route_table *previous)
+static void set_backend(struct route_backend *backend, const struct route_source *source,
+			struct route_load *load)
 {
-	struct route_backend *backend;
-	struct route_load *load;
-
-	if (grow((void **)&route->backends, route->count, sizeof(*route->backends)))
-		return -ENOMEM;
-	load = load_of(previous, route->domain, source);
-	if (!load)
-		return -ENOMEM;
-	backend = &route->backends[route->count++];
 	memset(backend, 0, sizeof(*backend));
 	backend->owner = source->owner;
 	backend->state = source->state;
@@ -174,8 +165,50 @@ static int add_backend(struct route *route, const struct route_source *source,
 	memcpy(backend->name, source->name, sizeof(backend->name));
 	memcpy(backend->group, source->group, sizeof(backend->group));
 	memcpy(backend->description, source->labels.description, sizeof(backend->description));
-	if (route->count == 1 || source->state < route->state)
-		route->state = source->state;
+}
+
+/* A route is as well as the best of its backends. */
+static void set_state(struct route *route)
+{
+	route->state = route->backends[0].state;
+	for (unsigned int i = 1; i < route->count; i++) {
+		if (route->backends[i].state < route->state)
+			route->state = route->backends[i].state;
+	}
+}
+
+static int add_backend(struct route *route, const struct route_source *source,
+		       const struct route_table *previous)
+{
+	struct route_load *load;
+
+	if (grow((void **)&route->backends, route->count, sizeof(*route->backends)))
+		return -ENOMEM;
+	load = load_of(previous, route->domain, source);
+	if (!load)
+		return -ENOMEM;
+	set_backend(&route->backends[route->count++], source, load);
+	set_state(route);
+	return 0;
+}
+
+/*
+ * Two containers at one address: one of them is on its way out, or they share a network. The one in
+ * the better state is shown and asked.
+ */
+static int share_address(struct route *route, struct route_backend *backend,
+			 const struct route_source *source, const struct route_table *previous)
+{
+	struct route_load *load;
+
+	if (!strcmp(backend->id, source->id) || source->state >= backend->state)
+		return 0;
+	load = load_of(previous, route->domain, source);
+	if (!load)
+		return -ENOMEM;
+	route_load_put(&backend->load);
+	set_backend(backend, source, load);
+	set_state(route);
 	return 0;
 }
 
@@ -205,11 +238,11 @@ static int conflict(struct route_table *table, const struct route_source *source
 }
 
 static int full(struct route_table *table, const struct route_source *source, const char *domain,
-		const char *what, unsigned int limit)
+		const char *what, unsigned int limit, const char *advice)
 {
 	char reason[KKM_REASON_LEN];
 
-	snprintf(reason, sizeof(reason), "%s is full (%u entries): raise --max-routes", what, limit);
+	snprintf(reason, sizeof(reason), "%s full (%u entries)%s", what, limit, advice);
 	return reject(table, source, KKM_REJECTED, domain, "kakuremichi.domain", reason);
 }
 
@@ -224,20 +257,24 @@ static int add_domain(struct build *build, const struct route_source *source, co
 {
 	struct route_table *table = build->table;
 	const struct route *known = route_exact(table, domain);
+	const struct route_backend *there;
 
 	if (known && (known->owner != source->owner ||
 		      strcmp(known->backends[0].group, source->group)))
 		return conflict(table, source, known);
-	/* one container that names a domain twice is no replica of itself */
-	if (known && route_backend_at(known, &source->address))
-		return 0;
-	if (build->backends == build->limits->backends ||
-	    (known && known->count == ROUTE_MAX_BACKENDS))
-		return full(table, source, domain, known ? "the pool" : "kkm_backends",
-			    known ? ROUTE_MAX_BACKENDS : build->limits->backends);
+	there = known ? route_backend_at(known, &source->address) : NULL;
+	if (there)
+		return share_address((struct route *)known, (struct route_backend *)there, source,
+				     build->previous);
+	if (known && known->count == ROUTE_MAX_BACKENDS)
+		return full(table, source, domain, "the domain's pool is", ROUTE_MAX_BACKENDS, "");
+	if (build->backends == build->limits->backends)
+		return full(table, source, domain, "kkm_backends is", build->limits->backends,
+			    ": raise --max-routes");
 	if (!known) {
 		if (table->count == build->limits->routes)
-			return full(table, source, domain, "kkm_routes", build->limits->routes);
+			return full(table, source, domain, "kkm_routes is", build->limits->routes,
+				    ": raise --max-routes");
 		if (add_route(table, domain, source->owner))
 			return -ENOMEM;
 		known = &table->routes[table->count - 1];

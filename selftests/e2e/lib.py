@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import json
 import os
+import re  # noqa: F401 (for the tests)
 import signal
 import socket
 import subprocess
@@ -162,10 +163,12 @@ class Lab:
     def connect(self, **options):
         return Client(self, **options)
 
-    def agent(self, *flags, **options):
+    def agent(self, *flags, ready=True, **options):
+        """Started; ready=False: which is not waited for, as it may never be ready."""
         agent = Agent(self, *flags, **options)
         self.agents.append(agent)
-        agent.wait_ready()
+        if ready:
+            agent.wait_ready()
         return agent
 
     def container(self, name, domain=None, **options):
@@ -173,6 +176,7 @@ class Lab:
         an earlier test has left, if it did."""
         if options.pop("keep", False):
             if name not in self.kept:
+                self.docker("rm", "-f", name)   # one that died with its dockerd
                 self.kept[name] = Container(self, name, domain, **options)
             return self.kept[name]
         container = Container(self, name, domain, **options)
@@ -182,18 +186,18 @@ class Lab:
     def cleanup(self):
         """After a test. What should have been in order, and was not, is raised at the end."""
         errors = []
-        for sock in self.sockets:
+        sockets, self.sockets = self.sockets, []
+        agents, self.agents = self.agents, []
+        containers, self.containers = self.containers, []
+        for sock in sockets:
             sock.close()
-        self.sockets = []
-        for agent in self.agents:
+        for agent in agents:
             try:
                 agent.finish()
-            except AssertionError as error:
+            except Exception as error:  # the others have to end as well
                 errors.append(str(error))
-        self.agents = []
-        if self.containers:
-            self.docker("rm", "-f", "-v", *(c.id for c in self.containers))
-        self.containers = []
+        if containers:
+            self.docker("rm", "-f", "-v", *(c.id for c in containers))
         check(not errors, "; ".join(errors))
 
 
@@ -270,8 +274,8 @@ def default_flags(lab):
 class Agent:
     """flags: pairs "--name", "value", which go before the lab's own."""
 
-    def __init__(self, lab, *flags, environ=None, ready=True):
-        self.lab, self.ready = lab, ready
+    def __init__(self, lab, *flags, environ=None):
+        self.lab = lab
         self.flags = {**default_flags(lab), **dict(zip(flags[::2], flags[1::2]))}
         lab.agent_count += 1
         self.log_path = f"{lab.dir}/agent-{lab.agent_count}.log"
@@ -284,9 +288,8 @@ class Agent:
         self.pid = self.process.pid
 
     def wait_ready(self):
-        if self.ready:
-            wait_for(lambda: self.status().get("ready") or self.exited(), "the agent is ready")
-            check(not self.exited(), f"the agent is up: {self.text()[-400:]}")
+        wait_for(lambda: self.status().get("ready") or self.exited(), "the agent is ready")
+        check(not self.exited(), f"the agent is up: {self.text()[-400:]}")
 
     def exited(self):
         return self.process.poll() is not None
@@ -319,7 +322,7 @@ class Agent:
         return self.document("status")
 
     def connections(self):
-        return self.document("connections")["connections"]
+        return self.document("connections").get("connections", [])
 
     def stats(self):
         return Stats(self.document("stats")["stats"])
@@ -327,7 +330,7 @@ class Agent:
     def routes(self):
         """domain -> names of its containers"""
         return {r["domain"]: sorted(b["container"] for b in r["backends"])
-                for r in self.document("routes")["routes"]}
+                for r in self.document("routes").get("routes", [])}
 
     def states(self, domain):
         """container -> state"""
@@ -362,8 +365,7 @@ class Agent:
         if self.exited():
             return
         try:
-            if self.ready:
-                wait_for(lambda: not self.connections(), "no connection is left in kkm_conns", 10)
+            wait_for(lambda: not self.connections(), "no connection is left in kkm_conns", 10)
             expect(self.stop(), 0, "exit status of the agent at SIGTERM")
         finally:
             if not self.exited():
@@ -414,6 +416,7 @@ class Client:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.connect((address, port))
         self.file = self.sock.makefile("rb", 256 * KiB)
+        lab.sockets.append(self.file)   # which keeps the socket open
 
     def __enter__(self):
         return self
@@ -509,7 +512,7 @@ class Client:
 # TAP
 
 def each(*values):
-    """The test runs once for each value, its second argument."""
+    """The test runs once for each value, its second argument; a tuple is several of them."""
     def decorate(function):
         function.values = values
         return function
@@ -528,25 +531,33 @@ def _cases(module, wanted):
         title = inspect.getdoc(function).splitlines()[0]
         line = function.__code__.co_firstlineno
         for number, value in enumerate(getattr(function, "values", [None])):
-            arguments = () if value is None else (value,)
+            arguments = () if value is None else value if isinstance(value, tuple) else (value,)
             yield (line, number), title + "".join(f", {a}" for a in arguments), function, arguments
 
 
+def describe(error):
+    """What it says, and the lines of the test that led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.endswith(("/lib.py", "subprocess.py"))] or frames
+    return f"{type(error).__name__}: {error}\n" + "".join(
+        f"  {os.path.basename(f.filename)}:{f.lineno}: {f.line}\n" for f in own)
+
+
 def _run_case(lab, function, arguments):
-    """Why it failed, or None."""
-    failure = agents = None
+    """Why it failed, or ''."""
+    failure = ""
     try:
         function(lab, *arguments)
-    except Exception:  # whatever it is, it is this test's
-        failure = traceback.format_exc()
-        agents = list(lab.agents)
+    except Exception as error:  # whatever it is, it is this test's
+        failure = describe(error)
+    agents = list(lab.agents)
     try:
         lab.cleanup()
     except Exception as error:
-        failure = (failure or "") + f"and then: {error}"
-    for agent in agents or ():
-        failure += f"\nagent {agent.pid}, exit status {agent.process.returncode}:\n"
-        failure += "\n".join(agent.text().splitlines()[-12:])
+        failure += f"cleanup: {describe(error)}"
+    for agent in agents if failure else ():
+        failure += f"agent {agent.pid}, exit status {agent.process.returncode}:\n"
+        failure += "".join(line + "\n" for line in agent.text().splitlines()[-8:])
     return failure
 
 
@@ -563,9 +574,9 @@ def main(lab_name):
         for number, (_, title, function, arguments) in enumerate(cases, 1):
             start = time.monotonic()
             failure = _run_case(lab, function, arguments)
-            failures += failure is not None
+            failures += failure != ""
             print(f"{'not ok' if failure else 'ok'} {number} - {title}", flush=True)
-            for line in (failure or "").splitlines():
+            for line in failure.splitlines():
                 comment(line)
             if (seconds := time.monotonic() - start) > 5:
                 comment(f"took {seconds:.0f} s")

@@ -7,11 +7,15 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "reqhead.h"
+
+/* A line of the tables below names only what differs from zero. */
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 
 #define WHOLE 1 /* the head is accepted, and as long as the bytes are */
 #define MORE 0	/* not complete */
@@ -23,7 +27,7 @@ struct head_case {
 	const char *host; /* of an accepted head */
 	enum reqhead_body body;
 	uint64_t length;
-	bool head, upgrade, close;
+	bool head, upgrade;
 };
 
 #define GET "GET / HTTP/1.1\r\n"
@@ -67,16 +71,15 @@ static const struct head_case head_cases[] = {
 	{ "absolute form, upper case and port",
 	  "GET HTTP://A.EXAMPLE:80/ HTTP/1.1\r\nHost: a.example.\r\n" END, 0, WHOLE, "a.example" },
 	{ "absolute form, HTTP/1.0 without Host", "GET http://a.example/ HTTP/1.0\r\n" END, 0, WHOLE,
-	  "a.example", .close = true },
-	{ "HTTP/1.0 without Host", "GET / HTTP/1.0\r\n" END, 0, WHOLE, "", .close = true },
-	{ "HTTP/1.0 with Host", "GET / HTTP/1.0\r\n" HOST END, 0, WHOLE, "a.example", .close = true },
+	  "a.example" },
+	{ "HTTP/1.0 without Host", "GET / HTTP/1.0\r\n" END, 0, WHOLE, "" },
+	{ "HTTP/1.0 with Host", "GET / HTTP/1.0\r\n" HOST END, 0, WHOLE, "a.example" },
 	{ "HTTP/1.0 keep-alive", "GET / HTTP/1.0\r\n" HOST "Connection: Keep-Alive\r\n" END, 0,
 	  WHOLE, "a.example" },
-	{ "close", GET HOST "Connection: close\r\n" END, 0, WHOLE, "a.example", .close = true },
-	{ "close in a list", GET HOST "Connection: x , CLOSE\r\n" END, 0, WHOLE, "a.example",
-	  .close = true },
+	{ "close", GET HOST "Connection: close\r\n" END, 0, WHOLE, "a.example" },
+	{ "close in a list", GET HOST "Connection: x , CLOSE\r\n" END, 0, WHOLE, "a.example" },
 	{ "close in the second field", GET HOST "Connection: x\r\nConnection: close\r\n" END, 0,
-	  WHOLE, "a.example", .close = true },
+	  WHOLE, "a.example" },
 	{ "closer is not close", GET HOST "Connection: closer\r\n" END, 0, WHOLE, "a.example" },
 	{ "upgrade", GET HOST "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n" END, 0,
 	  WHOLE, "a.example", .upgrade = true },
@@ -86,7 +89,7 @@ static const struct head_case head_cases[] = {
 	  "a.example" },
 	{ "no upgrade in HTTP/1.0",
 	  "GET / HTTP/1.0\r\n" HOST "Upgrade: x\r\nConnection: upgrade\r\n" END, 0, WHOLE,
-	  "a.example", .close = true },
+	  "a.example" },
 	{ "Content-Length", GET HOST "Content-Length: 5\r\n" END, 0, WHOLE, "a.example",
 	  .body = BODY_LENGTH, .length = 5 },
 	{ "Content-Length 0", GET HOST "Content-Length: 0\r\n" END, 0, WHOLE, "a.example" },
@@ -248,10 +251,10 @@ static void check_head(const struct head_case *c, int verdict, const struct reqh
 	if (strcmp(head->host, c->host))
 		fail_msg("%s: host '%s', expected '%s'", c->name, head->host, c->host);
 	if (head->has_host != !!*c->host || head->body != c->body || head->length != c->length ||
-	    head->head != c->head || head->upgrade != c->upgrade || head->close != c->close)
-		fail_msg("%s: has_host %d body %d length %llu head %d upgrade %d close %d", c->name,
+	    head->head != c->head || head->upgrade != c->upgrade)
+		fail_msg("%s: has_host %d body %d length %llu head %d upgrade %d", c->name,
 			 head->has_host, head->body, (unsigned long long)head->length, head->head,
-			 head->upgrade, head->close);
+			 head->upgrade);
 }
 
 #define EACH_CASE(c) \
