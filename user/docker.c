@@ -53,6 +53,7 @@ struct docker {
 
 	struct container *containers;
 	unsigned int container_count;
+	uint64_t order; /* of the container that was seen last */
 	char (*dirty)[KKM_ID_LEN]; /* to be looked at again */
 	unsigned int dirty_count;
 	struct dockerjson_event *held;
@@ -158,7 +159,7 @@ static bool same_source(const struct dockerjson_container *a, const struct docke
 	return !memcmp(a, b, sizeof(*a));
 }
 
-static void upsert(struct docker *docker, const struct json *node)
+static void upsert(struct docker *docker, const struct json *node, uint64_t order)
 {
 	struct dockerjson_container info;
 	struct container **link, *container;
@@ -172,6 +173,7 @@ static void upsert(struct docker *docker, const struct json *node)
 		return;
 	link = find(docker, info.source.id);
 	container = *link;
+	info.source.order = container ? container->info.source.order : order;
 	if (!container) {
 		container = calloc(1, sizeof(*container));
 		if (!container) {
@@ -195,12 +197,18 @@ static void upsert(struct docker *docker, const struct json *node)
 /* The list of containers that answered a query; false where it is none. */
 static bool apply_list(struct docker *docker, const struct json *root)
 {
+	uint64_t order;
+
 	if (!json_is_array(root))
 		return false;
 	for (struct container *c = docker->containers; c; c = c->next)
 		c->seen = false;
+	/* Docker lists the newest first, by a clock that is finer than `Created` */
 	json_each(node, root)
-		upsert(docker, node);
+		docker->order++;
+	order = docker->order;
+	json_each(node, root)
+		upsert(docker, node, order--);
 	return true;
 }
 

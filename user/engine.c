@@ -98,6 +98,7 @@ void engine_open(struct engine_leg *leg, struct datapath *datapath, struct engin
 		if (!datapath_client_add(datapath, client_cookie, request->client_fd))
 			leg->engine = KKM_SOCKMAP;
 	}
+	leg->announced = leg->engine == KKM_SOCKMAP;
 	set_conn(&conn, leg, request, client_cookie);
 	if (datapath_conn_add(datapath, leg->cookie, &conn)) {
 		release_slot(leg);
@@ -138,8 +139,7 @@ void engine_close(struct engine_leg *leg)
 {
 	if (!leg->datapath)
 		return;
-	datapath_conn_delete(leg->datapath, leg->cookie,
-			     leg->engine == KKM_SOCKMAP && !leg->slot->enrolled);
+	datapath_conn_delete(leg->datapath, leg->cookie, leg->announced && !leg->slot->enrolled);
 	leg->engine = KKM_RELAY;
 	release_slot(leg);
 }

@@ -28,6 +28,7 @@ struct engine_leg {
 	uint64_t cookie; /* of the upstream socket: the key of kkm_conns */
 	uint32_t index;
 	enum kkm_engine engine; /* which may carry something right now */
+	bool announced;		/* the programs were told of it */
 };
 
 int engine_slots_init(struct engine_slots *slots, uint32_t first, uint32_t count);

@@ -95,6 +95,8 @@ static int compare_sources(const void *a, const void *b)
 		return x->owner < y->owner ? -1 : 1;
 	if (x->created != y->created)
 		return x->created < y->created ? -1 : 1;
+	if (x->order != y->order)
+		return x->order < y->order ? -1 : 1;
 	return strcmp(x->id, y->id);
 }
 

@@ -24,7 +24,8 @@ struct route_source {
 	char id[KKM_ID_LEN];
 	char name[KKM_NAME_LEN];
 	char group[KKM_NAME_LEN * 2]; /* equal for the replicas of one service */
-	int64_t created;	      /* the older one keeps a domain */
+	int64_t created;	      /* the older one keeps a domain: seconds, */
+	uint64_t order;		      /* and who came first of those of one second */
 	struct sockaddr_storage address;
 	struct labels labels;
 	struct labels_error error; /* with a reason: rejected, and listed so */

@@ -24,7 +24,8 @@ static void listen_deaf(struct flow *flow, int *listener)
 	struct sock_fprog program = { .len = 1, .filter = &drop };
 
 	DO(*listener = listen_on("127.0.0.1", &flow->backend));
-	ASSERT_EQ(setsockopt(*listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)), 0);
+	ASSERT_EQ(setsockopt(*listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)),
+		  0);
 }
 
 CASE(hundreds_reuse_the_slots)
@@ -126,7 +127,8 @@ CASE(refused_connects)
 		close(listener);
 		DO(flow_open(f, &flow, DOMAIN, KKM_SOCKMAP, 0));
 		ASSERT_EQ(connect(flow.upstream, (struct sockaddr *)&flow.backend,
-				  address_len(&flow.backend)), -1);
+				  address_len(&flow.backend)),
+			  -1);
 		ASSERT_EQ(errno, ECONNREFUSED);
 		flow_close(&flow);
 	}
@@ -145,7 +147,8 @@ CASE(given_up_connects)
 		DO(publish_one(f, DOMAIN, &flow.backend, KKM_ACTIVE));
 		DO(flow_open(f, &flow, DOMAIN, KKM_SOCKMAP, SOCK_NONBLOCK));
 		ASSERT_EQ(connect(flow.upstream, (struct sockaddr *)&flow.backend,
-				  address_len(&flow.backend)), -1);
+				  address_len(&flow.backend)),
+			  -1);
 		ASSERT_EQ(count_entries("kkm_pending"), 1);
 		flow_close(&flow);
 		close(listener);
@@ -178,7 +181,8 @@ CASE(left_before_it_was_established)
 	DO(publish_one(f, DOMAIN, &flow.backend, KKM_ACTIVE));
 	DO(flow_open(f, &flow, DOMAIN, KKM_SOCKMAP, SOCK_NONBLOCK));
 	ASSERT_EQ(connect(flow.upstream, (struct sockaddr *)&flow.backend,
-			  address_len(&flow.backend)), -1);
+			  address_len(&flow.backend)),
+		  -1);
 	engine_leave(&flow.leg);
 	flow_close(&flow);
 	close(listener);
@@ -198,7 +202,8 @@ CASE(left_before_connecting)
 	DO(flow_open(f, &flow, DOMAIN, KKM_SOCKMAP, 0));
 	engine_leave(&flow.leg);
 	ASSERT_EQ(connect(flow.upstream, (struct sockaddr *)&flow.backend,
-			  address_len(&flow.backend)), 0);
+			  address_len(&flow.backend)),
+		  0);
 	DO(flow.container = accept_one(listener));
 	settle(flow.container);
 	ASSERT_EQ(flow.leg.slot->enrolled, 0);
@@ -273,7 +278,8 @@ CASE(half_closed_client)
 	tap_failure = NULL; /* whichever engine it has become */
 	ASSERT_TRUE(flow.leg.slot != NULL);
 	ASSERT_EQ(connect(flow.upstream, (struct sockaddr *)&flow.backend,
-			  address_len(&flow.backend)), 0);
+			  address_len(&flow.backend)),
+		  0);
 	DO(flow.container = accept_one(listener));
 	settle(flow.container);
 	ASSERT_EQ(flow.leg.engine, KKM_RELAY);

@@ -95,8 +95,11 @@ static UNUSED void fixture_close(struct fixture *f)
 static UNUSED bool fixture_open(struct fixture *f)
 {
 	static char why[DATAPATH_WHY_LEN];
-	struct datapath_options options = { .cgroup = f->cgroup, .programs = true, .workers = 1,
-					    .max_routes = 64, .max_conns = MAX_CONNS };
+	struct datapath_options options = { .cgroup = f->cgroup,
+					    .programs = true,
+					    .workers = 1,
+					    .max_routes = 64,
+					    .max_conns = MAX_CONNS };
 	char root[256];
 
 	memset(f, 0, sizeof(*f));
@@ -198,11 +201,15 @@ static UNUSED void publish(struct fixture *f, const struct route_source *sources
 	f->table = table;
 }
 
-static UNUSED struct route_source source_of(const char *domain, const struct sockaddr_storage *address,
-					    enum kkm_state state)
+static UNUSED struct route_source
+source_of(const char *domain, const struct sockaddr_storage *address, enum kkm_state state)
 {
-	struct route_source s = { .owner = KKM_DOCKER, .state = state, .id = "0123456789ab",
-				  .name = "container", .group = "g", .address = *address };
+	struct route_source s = { .owner = KKM_DOCKER,
+				  .state = state,
+				  .id = "0123456789ab",
+				  .name = "container",
+				  .group = "g",
+				  .address = *address };
 
 	s.labels.domain_count = 1;
 	snprintf(s.labels.domains[0], sizeof(s.labels.domains[0]), "%s", domain);
@@ -298,12 +305,14 @@ static UNUSED void flow_client(struct flow *flow, bool small)
 static UNUSED void flow_open(struct fixture *f, struct flow *flow, const char *domain,
 			     enum kkm_engine engine, int type_flags)
 {
-	struct engine_request request = { .engine = engine, .domain = domain,
+	struct engine_request request = { .engine = engine,
+					  .domain = domain,
 					  .backend = &flow->backend,
 					  .client = &flow->client_address,
 					  .client_fd = flow->client };
 
-	flow->upstream = socket(flow->backend.ss_family, SOCK_STREAM | SOCK_CLOEXEC | type_flags, 0);
+	flow->upstream =
+		socket(flow->backend.ss_family, SOCK_STREAM | SOCK_CLOEXEC | type_flags, 0);
 	request.upstream_fd = flow->upstream;
 	engine_open(&flow->leg, f->datapath, &f->slots, &request);
 	if (!flow->leg.slot)
@@ -379,7 +388,8 @@ static UNUSED ssize_t container_sends(struct flow *flow, size_t len, int flags)
 static UNUSED size_t browser_reads(struct flow *flow, size_t len)
 {
 	unsigned char data[65536];
-	ssize_t n = recv(flow->browser, data, len < sizeof(data) ? len : sizeof(data), MSG_DONTWAIT);
+	ssize_t n =
+		recv(flow->browser, data, len < sizeof(data) ? len : sizeof(data), MSG_DONTWAIT);
 
 	for (ssize_t i = 0; i < n; i++) {
 		if (data[i] != pattern(flow->received + (uint64_t)i)) {
@@ -397,7 +407,8 @@ static UNUSED size_t browser_reads(struct flow *flow, size_t len)
 static UNUSED void browser_expects(struct flow *flow, uint64_t total)
 {
 	while (flow->received < total && !tap_failure) {
-		if (!wait_for(flow->browser, POLLIN) || !browser_reads(flow, total - flow->received))
+		if (!wait_for(flow->browser, POLLIN) ||
+		    !browser_reads(flow, total - flow->received))
 			break;
 	}
 	if (!tap_failure)
@@ -417,7 +428,8 @@ static UNUSED size_t agent_relays(struct flow *flow, size_t len)
 {
 	char data[16384];
 	ssize_t n = recv(flow->upstream, data, len < sizeof(data) ? len : sizeof(data),
-			 MSG_DONTWAIT | MSG_PEEK), sent;
+			 MSG_DONTWAIT | MSG_PEEK),
+		sent;
 
 	if (n <= 0)
 		return 0;

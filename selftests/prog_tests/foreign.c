@@ -39,7 +39,8 @@ static bool lo_up(void)
 }
 
 /* In the child: a connection from `from` to `to`, and some bytes both ways. The exit status. */
-static int foreign_connection(const struct sockaddr_storage *from, const struct sockaddr_storage *to)
+static int foreign_connection(const struct sockaddr_storage *from,
+			      const struct sockaddr_storage *to)
 {
 	socklen_t len = address_len(to);
 	int listener, near, far, on = 1;
@@ -91,7 +92,8 @@ static void open_filtered(struct fixture *f, struct flow *flow, int *listener,
 	DO(filter(*listener, program, len));
 	DO(flow_open(f, flow, DOMAIN, KKM_SOCKMAP, SOCK_NONBLOCK));
 	ASSERT_EQ(connect(flow->upstream, (struct sockaddr *)&flow->backend,
-			  address_len(&flow->backend)), -1);
+			  address_len(&flow->backend)),
+		  -1);
 	ASSERT_EQ(errno, EINPROGRESS);
 	ASSERT_EQ(count_entries("kkm_pending"), 1);
 }
@@ -182,10 +184,35 @@ CASE(outside_of_the_cgroup)
 	close(listener);
 }
 
+/* As before, with a request body: the agent leaves, and what was noted must still go at close. */
+CASE(outside_of_the_cgroup_and_left)
+{
+	struct flow flow;
+	int listener;
+
+	flow_init(&flow);
+	DO(flow_client(&flow, false));
+	ASSERT_TRUE(join_cgroup(f->cgroup_before));
+	DO(listener = listen_on("127.0.0.1", &flow.backend));
+	ASSERT_TRUE(join_cgroup(f->cgroup));
+	DO(publish_one(f, DOMAIN, &flow.backend, KKM_ACTIVE));
+	for (int i = 0; i < 2 * MAX_CONNS; i++) {
+		DO(flow_connect_to(f, &flow, listener, DOMAIN, KKM_SOCKMAP));
+		engine_leave(&flow.leg);
+		engine_close(&flow.leg);
+		close_fd(&flow.upstream);
+		close_fd(&flow.container);
+		ASSERT_EQ(count_entries("kkm_pending"), 0);
+	}
+	flow_close(&flow);
+	close(listener);
+}
+
 static const struct tap_case cases[] = {
 	{ "equal addresses elsewhere while connecting", while_connecting },
 	{ "equal addresses elsewhere while one end is established", while_established_at_one_end },
 	{ "a container outside of the cgroup", outside_of_the_cgroup },
+	{ "a container outside of the cgroup, left before its end", outside_of_the_cgroup_and_left },
 };
 
 TAP_MAIN(cases)

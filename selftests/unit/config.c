@@ -28,10 +28,22 @@ static const char *env(const char *name)
 static struct config config;
 static char error[CONFIG_ERROR_LEN];
 
-#define ENV(...) (const char *const[]){ __VA_ARGS__, NULL }
-#define ARGS(...) (char *[]){ __VA_ARGS__, NULL }
+#define ENV(...)                                                                                   \
+	(const char *const[])                                                                      \
+	{                                                                                          \
+		__VA_ARGS__, NULL                                                                  \
+	}
+#define ARGS(...)                                                                                  \
+	(char *[])                                                                                 \
+	{                                                                                          \
+		__VA_ARGS__, NULL                                                                  \
+	}
 #define NO_ENV NULL
-#define NO_ARGS (char *[]){ NULL }
+#define NO_ARGS                                                                                    \
+	(char *[])                                                                                 \
+	{                                                                                          \
+		NULL                                                                               \
+	}
 
 static int parse(const char *const *variables, char *const *argv)
 {
@@ -110,7 +122,8 @@ static const struct {
 	{ "KAKUREMICHI_ADMIN", "--admin", "127.0.0.1:1" },
 	{ "KAKUREMICHI_DATAPATH", "--datapath", "sockmap" },
 	{ "KAKUREMICHI_ROUTES_FILE", "--routes-file", "/etc/routes.json" },
-	{ "KAKUREMICHI_PROXY_PROTOCOL_FROM", "--proxy-protocol-from", "192.0.2.0/24,2001:db8::/32" },
+	{ "KAKUREMICHI_PROXY_PROTOCOL_FROM", "--proxy-protocol-from",
+	  "192.0.2.0/24,2001:db8::/32" },
 	{ "KAKUREMICHI_ACCESS_LOG", "--access-log", "on" },
 	{ "KAKUREMICHI_RUN_DIR", "--run-dir", "/tmp/run" },
 	{ "KAKUREMICHI_BPF_DIR", "--bpf-dir", "/sys/fs/bpf/x" },
@@ -291,9 +304,9 @@ static void durations(void **state)
 		char *flag;
 		uint64_t ms;
 	} cases[] = {
-		{ "--head-timeout=1ms", 1 },	     { "--head-timeout=500ms", 500 },
-		{ "--head-timeout=10s", 10000 },     { "--head-timeout=5m", 300000 },
-		{ "--head-timeout=1h", 3600000 },    { "--head-timeout=24h", 86400000 },
+		{ "--head-timeout=1ms", 1 },	  { "--head-timeout=500ms", 500 },
+		{ "--head-timeout=10s", 10000 },  { "--head-timeout=5m", 300000 },
+		{ "--head-timeout=1h", 3600000 }, { "--head-timeout=24h", 86400000 },
 		{ "--head-timeout=010s", 10000 },
 	};
 
@@ -325,34 +338,63 @@ static void bad_values(void **state)
 		char *variable, *flag, *value;
 	} cases[] = {
 #define DOCKER_ENABLED_BAD(v) { "DOCKER_ENABLED", "--docker-enabled", v }
-		DOCKER_ENABLED_BAD("maybe"), DOCKER_ENABLED_BAD("2"), DOCKER_ENABLED_BAD("true "),
+		DOCKER_ENABLED_BAD("maybe"),
+		DOCKER_ENABLED_BAD("2"),
+		DOCKER_ENABLED_BAD("true "),
 #define DOCKER_SOCKET_BAD(v) { "DOCKER_SOCKET", "--docker-socket", v }
-		DOCKER_SOCKET_BAD("relative"), DOCKER_SOCKET_BAD("ssh://x"),
-		DOCKER_SOCKET_BAD("http://x:1"), DOCKER_SOCKET_BAD("unix://x"),
-		DOCKER_SOCKET_BAD("tcp://x"), DOCKER_SOCKET_BAD(long_path),
+		DOCKER_SOCKET_BAD("relative"),
+		DOCKER_SOCKET_BAD("ssh://x"),
+		DOCKER_SOCKET_BAD("http://x:1"),
+		DOCKER_SOCKET_BAD("unix://x"),
+		DOCKER_SOCKET_BAD("tcp://x"),
+		DOCKER_SOCKET_BAD(long_path),
 		{ "CONTROL_URL", "--control-url", "http://control" },
 		{ "CONTROL_URL", "--control-url", "control.example" },
 #define HTTP_BAD(v) { "KAKUREMICHI_LISTEN_HTTP", "--listen-http", v }
-		HTTP_BAD("80"), HTTP_BAD("x:80"), HTTP_BAD("0.0.0.0"), HTTP_BAD("0.0.0.0:"),
-		HTTP_BAD("0.0.0.0:0"), HTTP_BAD("0.0.0.0:65536"), HTTP_BAD("0.0.0.0:-1"),
-		HTTP_BAD("0.0.0.0:http"), HTTP_BAD("::1:80"), HTTP_BAD("[::1]"), HTTP_BAD("[::1:80"),
-		HTTP_BAD("[]:80"), HTTP_BAD("[localhost]:80"), HTTP_BAD("127.0.0.1:80,"),
-		HTTP_BAD(",127.0.0.1:80"), HTTP_BAD("127.0.0.1:80,,127.0.0.1:81"),
-		HTTP_BAD("off,127.0.0.1:80"), HTTP_BAD("OFF"),
+		HTTP_BAD("80"),
+		HTTP_BAD("x:80"),
+		HTTP_BAD("0.0.0.0"),
+		HTTP_BAD("0.0.0.0:"),
+		HTTP_BAD("0.0.0.0:0"),
+		HTTP_BAD("0.0.0.0:65536"),
+		HTTP_BAD("0.0.0.0:-1"),
+		HTTP_BAD("0.0.0.0:http"),
+		HTTP_BAD("::1:80"),
+		HTTP_BAD("[::1]"),
+		HTTP_BAD("[::1:80"),
+		HTTP_BAD("[]:80"),
+		HTTP_BAD("[localhost]:80"),
+		HTTP_BAD("127.0.0.1:80,"),
+		HTTP_BAD(",127.0.0.1:80"),
+		HTTP_BAD("127.0.0.1:80,,127.0.0.1:81"),
+		HTTP_BAD("off,127.0.0.1:80"),
+		HTTP_BAD("OFF"),
 		{ "KAKUREMICHI_LISTEN_TLS", "--listen-tls", "443" },
 		{ "KAKUREMICHI_ADMIN", "--admin", "localhost:9180" },
 		{ "KAKUREMICHI_DATAPATH", "--datapath", "xdp" },
 		{ "KAKUREMICHI_DATAPATH", "--datapath", "Relay" },
 		{ "KAKUREMICHI_ACCESS_LOG", "--access-log", "file" },
 #define WORKERS_BAD(v) { "KAKUREMICHI_WORKERS", "--workers", v }
-		WORKERS_BAD("0"), WORKERS_BAD("-1"), WORKERS_BAD("x"), WORKERS_BAD("257"),
-		WORKERS_BAD("1.5"), WORKERS_BAD("4294967297"), WORKERS_BAD("18446744073709551617"),
+		WORKERS_BAD("0"),
+		WORKERS_BAD("-1"),
+		WORKERS_BAD("x"),
+		WORKERS_BAD("257"),
+		WORKERS_BAD("1.5"),
+		WORKERS_BAD("4294967297"),
+		WORKERS_BAD("18446744073709551617"),
 		{ "KAKUREMICHI_LOG_LEVEL", "--log-level", "loud" },
 		{ "KAKUREMICHI_LOG_FORMAT", "--log-format", "xml" },
 #define TIMEOUT_BAD(v) { "KAKUREMICHI_HEAD_TIMEOUT", "--head-timeout", v }
-		TIMEOUT_BAD("10"), TIMEOUT_BAD("s"), TIMEOUT_BAD("0s"), TIMEOUT_BAD("-1s"),
-		TIMEOUT_BAD("1.5s"), TIMEOUT_BAD("1 s"), TIMEOUT_BAD("1d"), TIMEOUT_BAD("1sec"),
-		TIMEOUT_BAD("1m30s"), TIMEOUT_BAD("99999999999999999999h"),
+		TIMEOUT_BAD("10"),
+		TIMEOUT_BAD("s"),
+		TIMEOUT_BAD("0s"),
+		TIMEOUT_BAD("-1s"),
+		TIMEOUT_BAD("1.5s"),
+		TIMEOUT_BAD("1 s"),
+		TIMEOUT_BAD("1d"),
+		TIMEOUT_BAD("1sec"),
+		TIMEOUT_BAD("1m30s"),
+		TIMEOUT_BAD("99999999999999999999h"),
 		TIMEOUT_BAD("5124095576030432h"),
 		{ "KAKUREMICHI_CONNECT_TIMEOUT", "--connect-timeout", "soon" },
 		{ "KAKUREMICHI_IDLE_TIMEOUT", "--idle-timeout", "never" },
@@ -377,8 +419,8 @@ static void bad_values(void **state)
 /* What can be seen to be wrong before anything is touched. */
 static void bad_tcp_addresses(void **state)
 {
-	static char *const bad[] = { "tcp://proxy:", "tcp://proxy:x", "tcp://proxy:0",
-				     "tcp://proxy:65536", "tcp://:2375", "tcp://:" };
+	static char *const bad[] = { "tcp://proxy:",	  "tcp://proxy:x", "tcp://proxy:0",
+				     "tcp://proxy:65536", "tcp://:2375",   "tcp://:" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -399,8 +441,9 @@ static void bad_control_addresses(void **state)
 
 static void bad_cidrs(void **state)
 {
-	static char *const bad[] = { "x", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/24,",
-				     "192.0.2.0/", "192.0.2.0/x" };
+	static char *const bad[] = {
+		"x", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/24,", "192.0.2.0/", "192.0.2.0/x"
+	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -460,7 +503,8 @@ static void switches_and_operands(void **state)
 	assert_true(config.help);
 	environment = NULL;
 	assert_int_equal(config_parse(&config, 3, ARGS("--json", "a.example", "--workers=4"), env,
-				      &operand, error), 0);
+				      &operand, error),
+			 0);
 	assert_string_equal(operand, "a.example");
 	assert_int_equal(config.workers, 4);
 	operand = NULL;

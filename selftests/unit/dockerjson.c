@@ -22,8 +22,8 @@
 #define COMPOSE "\"com.docker.compose.project\":\"shop\",\"com.docker.compose.service\":\"web\""
 #define NETWORK(name, ip)                                                                          \
 	"\"" name "\":{\"IPAMConfig\":null,\"Links\":null,\"Aliases\":null,"                       \
-	"\"NetworkID\":\"77\",\"EndpointID\":\"88\",\"Gateway\":\"172.17.0.1\",\"IPAddress\":\"" ip \
-	"\",\"IPPrefixLen\":16,\"IPv6Gateway\":\"\",\"GlobalIPv6Address\":\"\","                   \
+	"\"NetworkID\":\"77\",\"EndpointID\":\"88\",\"Gateway\":\"172.17.0.1\",\"IPAddress\":"     \
+	"\"" ip "\",\"IPPrefixLen\":16,\"IPv6Gateway\":\"\",\"GlobalIPv6Address\":\"\","           \
 	"\"GlobalIPv6PrefixLen\":0,\"MacAddress\":\"02:42:ac:11:00:02\",\"DriverOpts\":null}"
 
 struct parts {
@@ -34,7 +34,8 @@ struct parts {
 static struct json *container(const struct parts *parts)
 {
 	char text[8192];
-	int len = snprintf(text, sizeof(text),
+	int len = snprintf(
+		text, sizeof(text),
 		"{\"Id\":\"" ID "\",\"Names\":[\"/shop-web-1\",\"/other/alias\"],\"Image\":\"%s\","
 		"\"ImageID\":\"sha256:4bb4\",\"Command\":\"nginx -g 'daemon off;'\","
 		"\"Created\":1700000000,\"Ports\":[%s],\"Labels\":{%s},\"State\":\"%s\","
@@ -90,10 +91,17 @@ static void plain(void **state)
 static void not_ours_or_not_docker(void **state)
 {
 	static const char *const bad[] = {
-		"[]", "\"x\"", "null", "5", "{}", "{\"Id\":\"\"}", "{\"Id\":\"0123456789a\"}",
+		"[]",
+		"\"x\"",
+		"null",
+		"5",
+		"{}",
+		"{\"Id\":\"\"}",
+		"{\"Id\":\"0123456789a\"}",
 		"{\"Id\":\"../../containers/json\",\"Labels\":{" LABELS "}}",
 		"{\"Id\":\"0123456789ABCDEF\",\"Labels\":{" LABELS "}}",
-		"{\"Id\":\"" ID "0\",\"Labels\":{" LABELS "}}", "{\"Id\":5,\"Labels\":{" LABELS "}}",
+		"{\"Id\":\"" ID "0\",\"Labels\":{" LABELS "}}",
+		"{\"Id\":5,\"Labels\":{" LABELS "}}",
 	};
 	struct dockerjson_container c;
 
@@ -114,10 +122,14 @@ static void odd_types(void **state)
 {
 	static const char *const odd[] = {
 		"{\"Id\":\"" ID "\",\"Labels\":{" LABELS "}}",
-		"{\"Id\":\"" ID "\",\"Labels\":{" LABELS "},\"Names\":null,\"State\":5,\"Status\":null,"
-		"\"HostConfig\":null,\"NetworkSettings\":null,\"Ports\":null,\"Created\":\"x\",\"Image\":[]}",
-		"{\"Id\":\"" ID "\",\"Labels\":{" LABELS "},\"Names\":[],\"NetworkSettings\":{\"Networks\":[]}}",
-		"{\"Id\":\"" ID "\",\"Labels\":{" LABELS "},\"Names\":[5],\"NetworkSettings\":{\"Networks\":"
+		"{\"Id\":\"" ID "\",\"Labels\":{" LABELS
+		"},\"Names\":null,\"State\":5,\"Status\":null,"
+		"\"HostConfig\":null,\"NetworkSettings\":null,\"Ports\":null,\"Created\":\"x\","
+		"\"Image\":[]}",
+		"{\"Id\":\"" ID "\",\"Labels\":{" LABELS
+		"},\"Names\":[],\"NetworkSettings\":{\"Networks\":[]}}",
+		"{\"Id\":\"" ID "\",\"Labels\":{" LABELS
+		"},\"Names\":[5],\"NetworkSettings\":{\"Networks\":"
 		"{\"a\":null,\"b\":5,\"c\":{\"IPAddress\":5}}},\"Ports\":[null,5,{}]}",
 		"{\"Id\":\"" ID "\",\"Labels\":{" LABELS "},\"NetworkSettings\":{\"Networks\":"
 		"{\"a\":{\"IPAddress\":\"not an address\"}}}}",
@@ -141,7 +153,9 @@ static void bad_labels_are_listed(void **state)
 
 	(void)state;
 	assert_int_equal(parse(PARTS(.labels = "\"kakuremichi.enabled\":\"true\","
-					       "\"kakuremichi.domain\":\"a.example\""), &c), 0);
+					       "\"kakuremichi.domain\":\"a.example\""),
+			       &c),
+			 0);
 	assert_string_equal(c.source.error.label, "kakuremichi.port");
 	assert_string_equal(c.source.name, "shop-web-1");
 	assert_string_equal(c.source.id, ID);
@@ -155,7 +169,9 @@ static void network_modes(void **state)
 	assert_int_equal(parse(PARTS(.mode = "host", .networks = NETWORK("host", "")), &c), 0);
 	assert_address(&c, "127.0.0.1:8080");
 	assert_int_equal(parse(PARTS(.mode = "shop_default",
-				     .networks = NETWORK("shop_default", "172.20.0.3")), &c), 0);
+				     .networks = NETWORK("shop_default", "172.20.0.3")),
+			       &c),
+			 0);
 	assert_address(&c, "172.20.0.3:8080");
 	assert_int_equal(parse(PARTS(.mode = "container:" ID2, .networks = ""), &c), 0);
 	assert_string_equal(c.follows, ID2);
@@ -176,25 +192,35 @@ static void several_networks(void **state)
 	struct dockerjson_container c;
 
 	(void)state;
-	assert_int_equal(parse(PARTS(.networks = two,
-				     .labels = LABELS ",\"kakuremichi.network\":\"front\""), &c), 0);
+	assert_int_equal(
+		parse(PARTS(.networks = two, .labels = LABELS ",\"kakuremichi.network\":\"front\""),
+		      &c),
+		0);
 	assert_address(&c, "10.0.2.2:8080");
-	assert_int_equal(parse(PARTS(.networks = two,
-				     .labels = LABELS ",\"kakuremichi.network\":\"back\""), &c), 0);
+	assert_int_equal(
+		parse(PARTS(.networks = two, .labels = LABELS ",\"kakuremichi.network\":\"back\""),
+		      &c),
+		0);
 	assert_address(&c, "10.0.1.2:8080");
-	assert_int_equal(parse(PARTS(.networks = two,
-				     .labels = LABELS ",\"kakuremichi.network\":\"other\""), &c), 0);
+	assert_int_equal(
+		parse(PARTS(.networks = two, .labels = LABELS ",\"kakuremichi.network\":\"other\""),
+		      &c),
+		0);
 	assert_string_equal(c.source.error.label, "kakuremichi.network");
 	/* the first has no address (disconnected, or a driver without) */
-	assert_int_equal(parse(PARTS(.networks = NETWORK("a", "") "," NETWORK("b", "10.0.3.2")), &c), 0);
+	assert_int_equal(
+		parse(PARTS(.networks = NETWORK("a", "") "," NETWORK("b", "10.0.3.2")), &c), 0);
 	assert_address(&c, "10.0.3.2:8080");
 	assert_int_equal(parse(PARTS(.networks = "\"six\":{\"IPAddress\":\"\","
-						 "\"GlobalIPv6Address\":\"2001:db8::5\"}"), &c), 0);
+						 "\"GlobalIPv6Address\":\"2001:db8::5\"}"),
+			       &c),
+			 0);
 	assert_address(&c, "[2001:db8::5]:8080");
 }
 
 #define PORT(ip, private, public, type)                                                            \
-	"{\"IP\":\"" ip "\",\"PrivatePort\":" private ",\"PublicPort\":" public ",\"Type\":\"" type "\"}"
+	"{\"IP\":\"" ip                                                                            \
+	"\",\"PrivatePort\":" private ",\"PublicPort\":" public ",\"Type\":\"" type "\"}"
 
 static void published_ports(void **state)
 {
@@ -204,17 +230,26 @@ static void published_ports(void **state)
 	/* an address of its own wins, and the container's port with it */
 	assert_int_equal(parse(PARTS(.ports = PORT("0.0.0.0", "8080", "80", "tcp")), &c), 0);
 	assert_address(&c, "172.17.0.2:8080");
-	assert_int_equal(parse(PARTS(.networks = "", .ports = PORT("0.0.0.0", "8080", "8081", "tcp") ","
-							      PORT("::", "8080", "8081", "tcp")), &c), 0);
+	assert_int_equal(parse(PARTS(.networks = "",
+				     .ports = PORT("0.0.0.0", "8080", "8081",
+						   "tcp") "," PORT("::", "8080", "8081", "tcp")),
+			       &c),
+			 0);
 	assert_address(&c, "127.0.0.1:8081");
-	assert_int_equal(parse(PARTS(.networks = "", .ports = PORT("::", "8080", "8081", "tcp")), &c), 0);
+	assert_int_equal(
+		parse(PARTS(.networks = "", .ports = PORT("::", "8080", "8081", "tcp")), &c), 0);
 	assert_address(&c, "[::1]:8081");
-	assert_int_equal(parse(PARTS(.networks = "", .ports = PORT("192.0.2.7", "8080", "8082", "tcp")), &c), 0);
+	assert_int_equal(
+		parse(PARTS(.networks = "", .ports = PORT("192.0.2.7", "8080", "8082", "tcp")), &c),
+		0);
 	assert_address(&c, "192.0.2.7:8082");
 	/* another port, another protocol, or only exposed */
-	assert_int_equal(parse(PARTS(.networks = "", .ports = PORT("0.0.0.0", "9090", "8080", "tcp") ","
-							      PORT("0.0.0.0", "8080", "53", "udp")
-							      ",{\"PrivatePort\":8080,\"Type\":\"tcp\"}"), &c), 0);
+	assert_int_equal(parse(PARTS(.networks = "",
+				     .ports = PORT("0.0.0.0", "9090", "8080", "tcp") "," PORT(
+					     "0.0.0.0", "8080", "53",
+					     "udp") ",{\"PrivatePort\":8080,\"Type\":\"tcp\"}"),
+			       &c),
+			 0);
 	assert_string_equal(c.source.error.label, "kakuremichi.port");
 }
 
@@ -237,12 +272,15 @@ static void states(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-		assert_int_equal(parse(PARTS(.state = cases[i].state, .status = cases[i].status), &c), 0);
+		assert_int_equal(
+			parse(PARTS(.state = cases[i].state, .status = cases[i].status), &c), 0);
 		if (c.source.state != cases[i].expected)
 			fail_msg("%s: state %d", cases[i].status, c.source.state);
 	}
-	assert_int_not_equal((parse(PARTS(.state = "exited", .status = "Exited (0) 2 hours ago"), &c),
-			      c.source.state), KKM_ACTIVE);
+	assert_int_not_equal(
+		(parse(PARTS(.state = "exited", .status = "Exited (0) 2 hours ago"), &c),
+		 c.source.state),
+		KKM_ACTIVE);
 }
 
 static void group_of(const struct parts *parts, char out[KKM_NAME_LEN * 2])
@@ -261,20 +299,26 @@ static void replicas(void **state)
 	(void)state;
 	/* Compose: project and service alone decide */
 	group_of(PARTS(.labels = LABELS "," COMPOSE), a);
-	group_of(PARTS(.labels = LABELS "," COMPOSE ",\"com.docker.compose.container-number\":\"2\"",
-		       .image = "nginx:1.26"), b);
+	group_of(
+		PARTS(.labels = LABELS "," COMPOSE ",\"com.docker.compose.container-number\":\"2\"",
+		      .image = "nginx:1.26"),
+		b);
 	assert_string_equal(a, b);
 	group_of(PARTS(.labels = LABELS ",\"com.docker.compose.project\":\"other\","
-				 "\"com.docker.compose.service\":\"web\""), b);
+					"\"com.docker.compose.service\":\"web\""),
+		 b);
 	assert_string_not_equal(a, b);
 	group_of(PARTS(.labels = LABELS ",\"com.docker.compose.project\":\"shop\","
-				 "\"com.docker.compose.service\":\"api\""), b);
+					"\"com.docker.compose.service\":\"api\""),
+		 b);
 	assert_string_not_equal(a, b);
 	/* Swarm */
 	group_of(PARTS(.labels = LABELS ",\"com.docker.swarm.service.name\":\"web\","
-				 "\"com.docker.swarm.task.id\":\"1\""), a);
+					"\"com.docker.swarm.task.id\":\"1\""),
+		 a);
 	group_of(PARTS(.labels = LABELS ",\"com.docker.swarm.service.name\":\"web\","
-				 "\"com.docker.swarm.task.id\":\"2\""), b);
+					"\"com.docker.swarm.task.id\":\"2\""),
+		 b);
 	assert_string_equal(a, b);
 	/* neither: image and labels */
 	group_of(PARTS(.mode = "bridge"), a);
@@ -298,7 +342,8 @@ static void long_names_stay_apart(void **state)
 	for (int i = 0; i < 2; i++) {
 		snprintf(labels, sizeof(labels),
 			 LABELS ",\"com.docker.compose.project\":\"%0*d\","
-				"\"com.docker.compose.service\":\"web\"", 120, i);
+				"\"com.docker.compose.service\":\"web\"",
+			 120, i);
 		group_of(PARTS(.labels = labels), i ? a : b);
 	}
 	if (!strcmp(a, b))
@@ -369,15 +414,16 @@ static const struct {
 	{ NEW("container", "exec_die", LABELS ",\"signal\":\"9\""), DOCKER_OTHER, NULL, true, 9 },
 	{ NEW("container", "attach", ""), DOCKER_OTHER, NULL, false, 0 },
 	{ NEW("container", "starting", ""), DOCKER_OTHER, NULL, false, 0 },
-	{ NEW("network", "connect", "\"container\":\"" ID2 "\",\"name\":\"front\""), DOCKER_CHANGED, ID2,
-	  false, 0 },
-	{ NEW("network", "disconnect", "\"container\":\"" ID2 "\""), DOCKER_CHANGED, ID2, false, 0 },
+	{ NEW("network", "connect", "\"container\":\"" ID2 "\",\"name\":\"front\""), DOCKER_CHANGED,
+	  ID2, false, 0 },
+	{ NEW("network", "disconnect", "\"container\":\"" ID2 "\""), DOCKER_CHANGED, ID2, false,
+	  0 },
 	{ NEW("network", "destroy", "\"name\":\"front\""), DOCKER_OTHER, NULL, false, 0 },
 	{ NEW("volume", "destroy", ""), DOCKER_OTHER, NULL, false, 0 },
 	{ NEW("image", "delete", ""), DOCKER_OTHER, NULL, false, 0 },
 	{ NEW("daemon", "kill", "\"signal\":\"15\""), DOCKER_OTHER, NULL, false, 0 },
-	{ "{\"Type\":\"container\",\"Action\":\"start\",\"Actor\":{\"ID\":\"../x\"}}", DOCKER_OTHER, NULL,
-	  false, 0 },
+	{ "{\"Type\":\"container\",\"Action\":\"start\",\"Actor\":{\"ID\":\"../x\"}}", DOCKER_OTHER,
+	  NULL, false, 0 },
 	{ "{\"Type\":\"container\",\"Action\":\"start\"}", DOCKER_OTHER, NULL, false, 0 },
 	{ "{\"status\":\"start\",\"id\":\"" ID "\"}", DOCKER_CHANGED, ID, false, 0 },
 	{ "{}", DOCKER_OTHER, NULL, false, 0 },
@@ -403,7 +449,8 @@ static void every_event(void **state)
 	for (size_t i = 0; i < EVENTS; i++) {
 		struct dockerjson_event event;
 
-		assert_int_equal(dockerjson_event(events[i].text, strlen(events[i].text), &event), 0);
+		assert_int_equal(dockerjson_event(events[i].text, strlen(events[i].text), &event),
+				 0);
 		check_event(i, &event);
 		if (strstr(events[i].text, "timeNano"))
 			assert_int_equal(event.time_ns, 1700000000000000000);
@@ -448,7 +495,8 @@ static void event_stream_cut_anywhere(void **state)
 		if (cut % 7 && cut > 1500)
 			continue;
 		assert_int_equal(json_stream_feed(&stream, text, cut, note_event, &count), 0);
-		assert_int_equal(json_stream_feed(&stream, text + cut, len - cut, note_event, &count), 0);
+		assert_int_equal(
+			json_stream_feed(&stream, text + cut, len - cut, note_event, &count), 0);
 		assert_int_equal(count, EVENTS);
 		json_stream_reset(&stream);
 	}
@@ -461,7 +509,7 @@ static void versions(void **state)
 		int err;
 	} cases[] = {
 #define VERSION(api, min)                                                                          \
-	"{\"Platform\":{\"Name\":\"\"},\"Version\":\"20.10.24\",\"ApiVersion\":\"" api                \
+	"{\"Platform\":{\"Name\":\"\"},\"Version\":\"20.10.24\",\"ApiVersion\":\"" api             \
 	"\",\"MinAPIVersion\":\"" min "\",\"Os\":\"linux\"}"
 		{ VERSION("1.24", "1.12"), "1.24", 0 },
 		{ VERSION("1.41", "1.12"), "1.41", 0 },
@@ -508,22 +556,14 @@ static void ids(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(plain),
-		cmocka_unit_test(not_ours_or_not_docker),
-		cmocka_unit_test(odd_types),
-		cmocka_unit_test(bad_labels_are_listed),
-		cmocka_unit_test(network_modes),
-		cmocka_unit_test(several_networks),
-		cmocka_unit_test(published_ports),
-		cmocka_unit_test(states),
-		cmocka_unit_test(replicas),
-		cmocka_unit_test(long_names_stay_apart),
-		cmocka_unit_test(stop_signals),
-		cmocka_unit_test(every_event),
-		cmocka_unit_test(not_events),
-		cmocka_unit_test(event_stream_cut_anywhere),
-		cmocka_unit_test(versions),
-		cmocka_unit_test(ids),
+		cmocka_unit_test(plain),	   cmocka_unit_test(not_ours_or_not_docker),
+		cmocka_unit_test(odd_types),	   cmocka_unit_test(bad_labels_are_listed),
+		cmocka_unit_test(network_modes),   cmocka_unit_test(several_networks),
+		cmocka_unit_test(published_ports), cmocka_unit_test(states),
+		cmocka_unit_test(replicas),	   cmocka_unit_test(long_names_stay_apart),
+		cmocka_unit_test(stop_signals),	   cmocka_unit_test(every_event),
+		cmocka_unit_test(not_events),	   cmocka_unit_test(event_stream_cut_anywhere),
+		cmocka_unit_test(versions),	   cmocka_unit_test(ids),
 	};
 
 	return cmocka_run_group_tests_name("dockerjson", tests, NULL, NULL);

@@ -62,10 +62,42 @@ static void good_names(void **state)
 static void bad_names(void **state)
 {
 	static const char *const cases[] = {
-		"", ".", "..", "a..b", ".a", "a..", "-a.example", "a-.example", "a.-b", "a b", " a", "a ",
-		"a\tb", "a\nb", "a\rb", "a/b", "a:80", "a@b", "http://a", "b\xc3\xbc" "cher.example",
-		"*a.example", "a.*.example", "*.*.example", "**", "a.*", "*.", "*..a", "[::1]", "::1",
-		"a%2eb", "a,b", "a\x7f", "\"a\"", LABEL63 "a.example", NAME253 "c",
+		"",
+		".",
+		"..",
+		"a..b",
+		".a",
+		"a..",
+		"-a.example",
+		"a-.example",
+		"a.-b",
+		"a b",
+		" a",
+		"a ",
+		"a\tb",
+		"a\nb",
+		"a\rb",
+		"a/b",
+		"a:80",
+		"a@b",
+		"http://a",
+		"b\xc3\xbc"
+		"cher.example",
+		"*a.example",
+		"a.*.example",
+		"*.*.example",
+		"**",
+		"a.*",
+		"*.",
+		"*..a",
+		"[::1]",
+		"::1",
+		"a%2eb",
+		"a,b",
+		"a\x7f",
+		"\"a\"",
+		LABEL63 "a.example",
+		NAME253 "c",
 	};
 
 	(void)state;
@@ -164,8 +196,9 @@ static void addresses(void **state)
 		{ "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255",
 		  "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", 65535 },
 	};
-	static const char *const bad[] = { "", "x", "1.2.3", "1.2.3.4.5", "256.1.1.1", "1.2.3.4:80",
-					   "[::1]", "::1%lo", " ::1", "1.2.3.4 " };
+	static const char *const bad[] = { "",		"x",	      "1.2.3", "1.2.3.4.5",
+					   "256.1.1.1", "1.2.3.4:80", "[::1]", "::1%lo",
+					   " ::1",	"1.2.3.4 " };
 	struct sockaddr_storage a, b;
 	char text[ADDRESS_TEXT_MAX];
 
@@ -240,9 +273,9 @@ static void numbers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(good_names),	   cmocka_unit_test(bad_names),
+		cmocka_unit_test(good_names),	    cmocka_unit_test(bad_names),
 		cmocka_unit_test(length_is_obeyed), cmocka_unit_test(authorities),
-		cmocka_unit_test(addresses),	   cmocka_unit_test(numbers),
+		cmocka_unit_test(addresses),	    cmocka_unit_test(numbers),
 	};
 
 	return cmocka_run_group_tests_name("hostname", tests, NULL, NULL);

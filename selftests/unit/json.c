@@ -25,10 +25,11 @@ static struct json *parse(const char *text)
 
 static void parsing(void **state)
 {
-	static const char *const good[] = { "{}", " {} \r\n\t", "[]", "[1,2]", "\"x\"", "null", "true",
-					    "{\"a\":{\"b\":[{}]}}" };
-	static const char *const bad[] = { "", " ", "{", "}", "{}{}", "{} x", "{\"a\"}", "{\"a\":}",
-					   "{a:1}", "[1,]", "nul", "\"x", "{\"a\":1,}", "'x'" };
+	static const char *const good[] = { "{}",    " {} \r\n\t", "[]",   "[1,2]",
+					    "\"x\"", "null",	   "true", "{\"a\":{\"b\":[{}]}}" };
+	static const char *const bad[] = { "",	   " ",	      "{",	    "}",     "{}{}",
+					   "{} x", "{\"a\"}", "{\"a\":}",   "{a:1}", "[1,]",
+					   "nul",  "\"x",     "{\"a\":1,}", "'x'" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
@@ -106,8 +107,7 @@ static void getters(void **state)
 		assert_string_equal(json_text(item), count++ ? "y" : "x");
 	assert_int_equal(count, 2);
 	count = 0;
-	json_each(item, root)
-		count += !strcmp(json_name(item), "s");
+	json_each(item, root) count += !strcmp(json_name(item), "s");
 	assert_int_equal(count, 1);
 	json_free(&root);
 }
@@ -124,8 +124,7 @@ static void getters_take_null(void **state)
 	assert_false(json_is_array(NULL));
 	assert_false(json_is_object(NULL));
 	assert_null(json_first(NULL));
-	json_each(item, NULL)
-		fail();
+	json_each(item, NULL) fail();
 }
 
 static void building(void **state)
@@ -197,7 +196,8 @@ static void stream_in_two(void **state)
 		struct seen seen = { .len = 0 };
 
 		assert_int_equal(json_stream_feed(&stream, stream_text, cut, note, &seen), 0);
-		assert_int_equal(json_stream_feed(&stream, stream_text + cut, len - cut, note, &seen), 0);
+		assert_int_equal(
+			json_stream_feed(&stream, stream_text + cut, len - cut, note, &seen), 0);
 		json_stream_reset(&stream);
 		assert_int_equal(seen.count, 5);
 		seen.text[seen.len] = '\0';
@@ -258,8 +258,8 @@ static void stream_limit(void **state)
 
 static void stream_garbage(void **state)
 {
-	static const char *const bad[] = { "x", "[1]", "\"s\"", "1", "}", "{}x", "{} ,{}", "HTTP/1.1 500",
-					   "\x01" };
+	static const char *const bad[] = { "x",	  "[1]",    "\"s\"",	    "1",   "}",
+					   "{}x", "{} ,{}", "HTTP/1.1 500", "\x01" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {

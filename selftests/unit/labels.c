@@ -45,7 +45,8 @@ static void required_and_optional(void **state)
 			       "\"kakuremichi.network\":\"front\",\"kakuremichi.sockmap\":\"off\","
 			       "\"com.docker.compose.project\":\"p\",\"kakuremichi\":\"x\","
 			       "\"kakuremichix\":\"y\",\"\":\"z\"}",
-			       &labels, &error), 0);
+			       &labels, &error),
+			 0);
 	assert_string_equal(labels.description, "My \xc3\xa4pp");
 	assert_string_equal(labels.network, "front");
 	assert_true(labels.no_sockmap);
@@ -56,9 +57,12 @@ static void required_and_optional(void **state)
 static void not_ours(void **state)
 {
 	static const char *const cases[] = {
-		"{}", "{\"x\":\"y\"}", "{" DOMAIN "," PORT "}",
+		"{}",
+		"{\"x\":\"y\"}",
+		"{" DOMAIN "," PORT "}",
 		"{\"kakuremichi.enabled\":\"false\"," DOMAIN "," PORT "}",
-		"{\"kakuremichi.enabled\":\"\"}", "{\"kakuremichi.enabled\":true}",
+		"{\"kakuremichi.enabled\":\"\"}",
+		"{\"kakuremichi.enabled\":true}",
 		/* whoever is not enabled may have any label */
 		"{\"kakuremichi.port\":\"x\",\"kakuremichi.nonsense\":\"y\"}",
 	};
@@ -91,7 +95,8 @@ static void bad_labels(void **state)
 		{ "{" ENABLED "}", "kakuremichi.domain" },
 		{ "{" ENABLED "," PORT "}", "kakuremichi.domain" },
 		{ "{" ENABLED "," DOMAIN "}", "kakuremichi.port" },
-#define WITH_DOMAIN(value) "{" ENABLED "," PORT ",\"kakuremichi.domain\":" value "}", "kakuremichi.domain"
+#define WITH_DOMAIN(value)                                                                         \
+	"{" ENABLED "," PORT ",\"kakuremichi.domain\":" value "}", "kakuremichi.domain"
 		{ WITH_DOMAIN("\"\"") },
 		{ WITH_DOMAIN("\" \"") },
 		{ WITH_DOMAIN("\"a b\"") },
@@ -112,7 +117,8 @@ static void bad_labels(void **state)
 		{ WITH_DOMAIN("80") },
 		{ WITH_DOMAIN("null") },
 		{ WITH_DOMAIN("[\"a.example\"]") },
-#define WITH_PORT(value) "{" ENABLED "," DOMAIN ",\"kakuremichi.port\":" value "}", "kakuremichi.port"
+#define WITH_PORT(value)                                                                           \
+	"{" ENABLED "," DOMAIN ",\"kakuremichi.port\":" value "}", "kakuremichi.port"
 		{ WITH_PORT("\"\"") },
 		{ WITH_PORT("\"0\"") },
 		{ WITH_PORT("\"65536\"") },
@@ -158,7 +164,9 @@ static void several_names(void **state)
 
 	(void)state;
 	assert_int_equal(parse("{" ENABLED "," PORT ",\"kakuremichi.domain\":"
-			       "\"A.example, *.b.example ,\\tc.example.,*\"}", &labels, &error), 0);
+			       "\"A.example, *.b.example ,\\tc.example.,*\"}",
+			       &labels, &error),
+			 0);
 	assert_int_equal(labels.domain_count, 4);
 	assert_string_equal(labels.domains[0], "a.example");
 	assert_string_equal(labels.domains[1], "*.b.example");
@@ -172,8 +180,8 @@ static int parse_names(unsigned int count, struct labels *labels, struct labels_
 	int len = snprintf(text, sizeof(text), "{" ENABLED "," PORT ",\"kakuremichi.domain\":\"");
 
 	for (unsigned int i = 0; i < count; i++)
-		len += snprintf(text + len, sizeof(text) - (size_t)len, "%sn%u.example", i ? "," : "",
-				i);
+		len += snprintf(text + len, sizeof(text) - (size_t)len, "%sn%u.example",
+				i ? "," : "", i);
 	snprintf(text + len, sizeof(text) - (size_t)len, "\"}");
 	return parse(text, labels, error);
 }
@@ -203,7 +211,8 @@ static void limits(void **state)
 	snprintf(text, sizeof(text), "{" GOOD ",\"kakuremichi.%s\":\"1\"}", long_text);
 	assert_int_equal(parse(text, &labels, &error), -EINVAL);
 	assert_int_equal(strlen(error.label), KKM_NAME_LEN - 1);
-	snprintf(text, sizeof(text), "{" ENABLED "," PORT ",\"kakuremichi.domain\":\"%s\"}", long_text);
+	snprintf(text, sizeof(text), "{" ENABLED "," PORT ",\"kakuremichi.domain\":\"%s\"}",
+		 long_text);
 	assert_int_equal(parse(text, &labels, &error), -EINVAL);
 	assert_true(strlen(error.reason) < KKM_REASON_LEN);
 }
@@ -214,7 +223,8 @@ static bool is_utf8(const char *text)
 	for (; *text; text++) {
 		if (((unsigned char)*text & 0xc0) == 0x80)
 			return false;
-		if (((unsigned char)*text & 0xe0) == 0xc0 && ((unsigned char)*++text & 0xc0) != 0x80)
+		if (((unsigned char)*text & 0xe0) == 0xc0 &&
+		    ((unsigned char)*++text & 0xc0) != 0x80)
 			return false;
 	}
 	return true;
@@ -232,13 +242,13 @@ static void cut_between_characters(void **state)
 		memcpy(umlauts + i, "\xc3\xa4", 2);
 	umlauts[600] = '\0';
 	for (const char *lead = ""; strlen(lead) < 2; lead = "x") {
-		snprintf(text, sizeof(text), "{" GOOD ",\"kakuremichi.description\":\"%s%s\"}", lead,
-			 umlauts);
+		snprintf(text, sizeof(text), "{" GOOD ",\"kakuremichi.description\":\"%s%s\"}",
+			 lead, umlauts);
 		assert_int_equal(parse(text, &labels, &error), 0);
 		if (!is_utf8(labels.description))
 			fail_msg("the description is cut inside of a character");
-		snprintf(text, sizeof(text), "{" ENABLED "," PORT ",\"kakuremichi.domain\":\"%s%s\"}",
-			 lead, umlauts);
+		snprintf(text, sizeof(text),
+			 "{" ENABLED "," PORT ",\"kakuremichi.domain\":\"%s%s\"}", lead, umlauts);
 		assert_int_equal(parse(text, &labels, &error), -EINVAL);
 		if (!is_utf8(error.reason))
 			fail_msg("the reason is cut inside of a character: %s", error.reason);

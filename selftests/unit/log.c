@@ -73,8 +73,8 @@ static struct json *line(void)
 
 static void log_plain(void)
 {
-	log_info("Adding Docker tunnel", "domain", "a.example", "none", NULL, "#port", "80", "target",
-		 "192.0.2.1:80", NULL);
+	log_info("Adding Docker tunnel", "domain", "a.example", "none", NULL, "#port", "80",
+		 "target", "192.0.2.1:80", NULL);
 }
 
 static void record(void **state)
@@ -95,7 +95,8 @@ static void record(void **state)
 	assert_null(json_get(root, "none"));
 	time = json_str(root, "time", "");
 	assert_int_equal(sscanf(time, "%4d-%2d-%2dT%2d:%2d:%2d.%u%n", &year, &month, &day, &hour,
-				&minute, &second, &fraction, &end), 7);
+				&minute, &second, &fraction, &end),
+			 7);
 	assert_string_equal(time + end, "Z");
 	assert_true(year >= 2024);
 	json_free(&root);
@@ -171,13 +172,15 @@ static void log_long_message(void)
 
 static void log_many_values(void)
 {
-	log_info("msg", "a", long_text, "b", long_text, "c", long_text, "d", long_text, "e", long_text,
-		 "f", long_text, "g", long_text, "h", long_text, "i", long_text, "#n", "5", NULL);
+	log_info("msg", "a", long_text, "b", long_text, "c", long_text, "d", long_text, "e",
+		 long_text, "f", long_text, "g", long_text, "h", long_text, "i", long_text, "#n",
+		 "5", NULL);
 }
 
 static void over_long(void **state)
 {
-	static const size_t lengths[] = { 500, 600, 650, 680, 700, 1000, 4000, 4090, 4096, 4100, 19999 };
+	static const size_t lengths[] = { 500,	600,  650,  680,  700,	1000,
+					  4000, 4090, 4096, 4100, 19999 };
 	static const char fills[] = { 'x', '"', '\n', (char)0xff };
 
 	(void)state;
@@ -217,7 +220,7 @@ static void log_levels(void)
 
 static void levels(void **state)
 {
-	static const char *const expected[] = { "DEBUG", "INFO", "WARN", "ERROR", "INFO",
+	static const char *const expected[] = { "DEBUG", "INFO",  "WARN", "ERROR", "INFO",
 						"WARN",	 "ERROR", "WARN", "ERROR", "ERROR" };
 	unsigned int n = 0;
 

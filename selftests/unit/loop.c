@@ -49,7 +49,8 @@ static void assert_happened(const int *expected, unsigned int n)
 }
 
 #define ASSERT_HAPPENED(...)                                                                       \
-	assert_happened((const int[]){ __VA_ARGS__ }, sizeof((const int[]){ __VA_ARGS__ }) / sizeof(int))
+	assert_happened((const int[]){ __VA_ARGS__ },                                              \
+			sizeof((const int[]){ __VA_ARGS__ }) / sizeof(int))
 
 static void stop_now(struct loop_timer *timer)
 {
@@ -85,8 +86,10 @@ static void note_timer(struct loop_timer *timer)
 static void timers_fire_in_order(void **state)
 {
 	struct numbered_timer timers[] = {
-		{ { .fire = note_timer }, 0, 0 }, { { .fire = note_timer }, 1, 0 },
-		{ { .fire = note_timer }, 2, 0 }, { { .fire = note_timer }, 3, 0 },
+		{ { .fire = note_timer }, 0, 0 },
+		{ { .fire = note_timer }, 1, 0 },
+		{ { .fire = note_timer }, 2, 0 },
+		{ { .fire = note_timer }, 3, 0 },
 	};
 	static const uint64_t delays[] = { 30, 0, 20, 10 };
 
@@ -100,7 +103,8 @@ static void timers_fire_in_order(void **state)
 
 static void timers_set_clear_move(void **state)
 {
-	struct numbered_timer a = { { .fire = note_timer }, 1, 0 }, b = { { .fire = note_timer }, 2, 0 },
+	struct numbered_timer a = { { .fire = note_timer }, 1, 0 },
+			      b = { { .fire = note_timer }, 2, 0 },
 			      c = { { .fire = note_timer }, 3, 0 };
 
 	(void)state;
@@ -110,7 +114,7 @@ static void timers_set_clear_move(void **state)
 	assert_int_equal(loop_timer_set(loop, &b.timer, 10), 0);
 	assert_int_equal(loop_timer_set(loop, &c.timer, 15), 0);
 	assert_int_equal(loop_timer_set(loop, &a.timer, 25), 0); /* later */
-	assert_int_equal(loop_timer_set(loop, &c.timer, 1), 0);	/* earlier */
+	assert_int_equal(loop_timer_set(loop, &c.timer, 1), 0);	 /* earlier */
 	loop_timer_clear(loop, &b.timer);
 	loop_timer_clear(loop, &b.timer);
 	assert_int_equal(b.timer.place, 0);
@@ -135,7 +139,8 @@ static void many_timers(void **state)
 	srand(1);
 	for (int i = 0; i < MANY; i++) {
 		timers[i] = (struct numbered_timer){ { .fire = note_timer }, i, 0 };
-		assert_int_equal(loop_timer_set(loop, &timers[i].timer, (uint64_t)(rand() % 50)), 0);
+		assert_int_equal(loop_timer_set(loop, &timers[i].timer, (uint64_t)(rand() % 50)),
+				 0);
 	}
 	for (int i = 0; i < MANY * 2; i++) {
 		struct loop_timer *timer = &timers[rand() % MANY].timer;
@@ -186,7 +191,9 @@ static struct {
 
 static void set_again(struct loop_timer *timer)
 {
-	if (++again.fired < 3)
+	if (++again.fired == 3)
+		loop_stop(loop);
+	else
 		assert_int_equal(loop_timer_set(loop, timer, 1), 0);
 }
 
@@ -196,8 +203,9 @@ static void timer_sets_itself(void **state)
 	again.timer = (struct loop_timer){ .fire = set_again };
 	again.fired = 0;
 	assert_int_equal(loop_timer_set(loop, &again.timer, 1), 0);
-	run_for(15);
+	assert_int_equal(loop_run(loop), 0);
 	assert_int_equal(again.fired, 3);
+	assert_int_equal(again.timer.place, 0);
 }
 
 struct numbered_task {

@@ -480,7 +480,7 @@ int main(void)
 #define ON_BOTH(name)                                                                              \
 	{ #name " (unix)", name, setup_unix, teardown, NULL },                                     \
 	{                                                                                          \
-		#name " (tcp)", name, setup_tcp, teardown, NULL                                    \
+#name " (tcp)", name, setup_tcp, teardown, NULL                                    \
 	}
 	const struct CMUnitTest tests[] = {
 		ON_BOTH(small_pieces),

@@ -55,7 +55,8 @@ static const struct head_case head_cases[] = {
 	{ "no blank behind the colon", GET "Host:a.example\r\n" END, 0, WHOLE, "a.example" },
 	{ "tabs and blanks around a value", GET "Host: \t a.example \t\r\n" END, 0, WHOLE,
 	  "a.example" },
-	{ "field names are case-insensitive", GET "hOsT: a.example\r\n" END, 0, WHOLE, "a.example" },
+	{ "field names are case-insensitive", GET "hOsT: a.example\r\n" END, 0, WHOLE,
+	  "a.example" },
 	{ "Host is not first", GET "Accept: */*\r\n" HOST END, 0, WHOLE, "a.example" },
 	{ "empty value", GET HOST "X:\r\n" END, 0, WHOLE, "a.example" },
 	{ "obs-text in a value", GET HOST "X: \xc3\xa9\xff\r\n" END, 0, WHOLE, "a.example" },
@@ -70,8 +71,8 @@ static const struct head_case head_cases[] = {
 	  WHOLE, "a.example" },
 	{ "absolute form, upper case and port",
 	  "GET HTTP://A.EXAMPLE:80/ HTTP/1.1\r\nHost: a.example.\r\n" END, 0, WHOLE, "a.example" },
-	{ "absolute form, HTTP/1.0 without Host", "GET http://a.example/ HTTP/1.0\r\n" END, 0, WHOLE,
-	  "a.example" },
+	{ "absolute form, HTTP/1.0 without Host", "GET http://a.example/ HTTP/1.0\r\n" END, 0,
+	  WHOLE, "a.example" },
 	{ "HTTP/1.0 without Host", "GET / HTTP/1.0\r\n" END, 0, WHOLE, "" },
 	{ "HTTP/1.0 with Host", "GET / HTTP/1.0\r\n" HOST END, 0, WHOLE, "a.example" },
 	{ "HTTP/1.0 keep-alive", "GET / HTTP/1.0\r\n" HOST "Connection: Keep-Alive\r\n" END, 0,
@@ -95,8 +96,8 @@ static const struct head_case head_cases[] = {
 	{ "Content-Length 0", GET HOST "Content-Length: 0\r\n" END, 0, WHOLE, "a.example" },
 	{ "Content-Length, blanks around", GET HOST "Content-Length: \t7 \r\n" END, 0, WHOLE,
 	  "a.example", .body = BODY_LENGTH, .length = 7 },
-	{ "largest Content-Length", GET HOST "Content-Length: 9223372036854775807\r\n" END, 0, WHOLE,
-	  "a.example", .body = BODY_LENGTH, .length = INT64_MAX },
+	{ "largest Content-Length", GET HOST "Content-Length: 9223372036854775807\r\n" END, 0,
+	  WHOLE, "a.example", .body = BODY_LENGTH, .length = INT64_MAX },
 	{ "chunked", GET HOST "Transfer-Encoding: chunked\r\n" END, 0, WHOLE, "a.example",
 	  .body = BODY_CHUNKED },
 	{ "Chunked", GET HOST "transfer-encoding: CHUNKED \r\n" END, 0, WHOLE, "a.example",
@@ -136,8 +137,8 @@ static const struct head_case head_cases[] = {
 	/* absolute form */
 	{ "absolute form, another host", "GET http://b.example/ HTTP/1.1\r\n" HOST END, 0, -400 },
 	{ "absolute form without Host", "GET http://a.example/ HTTP/1.1\r\n" END, 0, -400 },
-	{ "absolute form, userinfo", "GET http://a.example@b.example/ HTTP/1.1\r\nHost: b.example\r\n" END,
-	  0, -400 },
+	{ "absolute form, userinfo",
+	  "GET http://a.example@b.example/ HTTP/1.1\r\nHost: b.example\r\n" END, 0, -400 },
 	{ "absolute form, empty authority", "GET http:/// HTTP/1.1\r\n" HOST END, 0, -400 },
 	{ "absolute form, other scheme", "GET ftp://a.example/ HTTP/1.1\r\n" HOST END, 0, -400 },
 	{ "absolute form, bad port", "GET http://a.example:x/ HTTP/1.1\r\n" HOST END, 0, -400 },
@@ -155,7 +156,10 @@ static const struct head_case head_cases[] = {
 	{ "percent in Host", GET "Host: a%2eexample\r\n" END, 0, -400 },
 	{ "wildcard in Host", GET "Host: *.example\r\n" END, 0, -400 },
 	{ "* in Host", GET "Host: *\r\n" END, 0, -400 },
-	{ "obs-text in Host", GET "Host: b\xc3\xbc" "cher.example\r\n" END, 0, -400 },
+	{ "obs-text in Host",
+	  GET "Host: b\xc3\xbc"
+	      "cher.example\r\n" END,
+	  0, -400 },
 	{ "empty label in Host", GET "Host: a..example\r\n" END, 0, -400 },
 	{ "port 0", GET "Host: a.example:0\r\n" END, 0, -400 },
 	{ "port 65536", GET "Host: a.example:65536\r\n" END, 0, -400 },
@@ -188,34 +192,39 @@ static const struct head_case head_cases[] = {
 	{ "LF throughout", "GET / HTTP/1.1\nHost: a.example\n\n", 0, -400 },
 	/* framing */
 	{ "length twice", GET HOST "Content-Length: 5\r\nContent-Length: 6\r\n" END, 0, -400 },
-	{ "equal length twice", GET HOST "Content-Length: 5\r\nContent-Length: 5\r\n" END, 0, -400 },
+	{ "equal length twice", GET HOST "Content-Length: 5\r\nContent-Length: 5\r\n" END, 0,
+	  -400 },
 	{ "list of lengths", GET HOST "Content-Length: 5, 5\r\n" END, 0, -400 },
-	{ "length of one too many", GET HOST "Content-Length: 9223372036854775808\r\n" END, 0, -400 },
-	{ "length beyond 64 bits", GET HOST "Content-Length: 18446744073709551617\r\n" END, 0, -400 },
+	{ "length of one too many", GET HOST "Content-Length: 9223372036854775808\r\n" END, 0,
+	  -400 },
+	{ "length beyond 64 bits", GET HOST "Content-Length: 18446744073709551617\r\n" END, 0,
+	  -400 },
 	{ "length with plus", GET HOST "Content-Length: +5\r\n" END, 0, -400 },
 	{ "length with minus", GET HOST "Content-Length: -5\r\n" END, 0, -400 },
 	{ "hexadecimal length", GET HOST "Content-Length: 0x5\r\n" END, 0, -400 },
 	{ "fraction", GET HOST "Content-Length: 5.0\r\n" END, 0, -400 },
 	{ "empty length", GET HOST "Content-Length:\r\n" END, 0, -400 },
 	{ "blank inside a length", GET HOST "Content-Length: 1 2\r\n" END, 0, -400 },
-	{ "length and coding", GET HOST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" END, 0,
-	  -400 },
-	{ "coding and length", GET HOST "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n" END, 0,
-	  -400 },
+	{ "length and coding", GET HOST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" END,
+	  0, -400 },
+	{ "coding and length", GET HOST "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n" END,
+	  0, -400 },
 	{ "length 0 and coding", GET HOST "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n" END,
 	  0, -400 },
 	{ "gzip", GET HOST "Transfer-Encoding: gzip\r\n" END, 0, -501 },
 	{ "gzip, chunked", GET HOST "Transfer-Encoding: gzip, chunked\r\n" END, 0, -501 },
 	{ "chunked twice", GET HOST "Transfer-Encoding: chunked, chunked\r\n" END, 0, -501 },
-	{ "two codings", GET HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" END,
-	  0, -501 },
+	{ "two codings",
+	  GET HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" END, 0, -501 },
 	{ "identity", GET HOST "Transfer-Encoding: identity\r\n" END, 0, -501 },
 	{ "coding that looks alike", GET HOST "Transfer-Encoding: xchunked\r\n" END, 0, -501 },
 	{ "quoted coding", GET HOST "Transfer-Encoding: \"chunked\"\r\n" END, 0, -501 },
 	{ "coding with parameter", GET HOST "Transfer-Encoding: chunked;q=1\r\n" END, 0, -501 },
 	{ "empty coding", GET HOST "Transfer-Encoding:\r\n" END, 0, -501 },
-	{ "control in front of chunked", GET HOST "Transfer-Encoding: \x0b" "chunked\r\n" END, 0,
-	  -400 },
+	{ "control in front of chunked",
+	  GET HOST "Transfer-Encoding: \x0b"
+		   "chunked\r\n" END,
+	  0, -400 },
 	{ "coding in HTTP/1.0", "POST / HTTP/1.0\r\n" HOST "Transfer-Encoding: chunked\r\n" END, 0,
 	  -400 },
 	{ "blank before the colon of a coding",
@@ -257,14 +266,15 @@ static void check_head(const struct head_case *c, int verdict, const struct reqh
 			 head->upgrade);
 }
 
-#define EACH_CASE(c) \
-	for (const struct head_case *c = head_cases; \
+#define EACH_CASE(c)                                                                               \
+	for (const struct head_case *c = head_cases;                                               \
 	     c < head_cases + sizeof(head_cases) / sizeof(*head_cases); c++)
 
 static void heads_whole(void **state)
 {
 	(void)state;
-	EACH_CASE(c) {
+	EACH_CASE(c)
+	{
 		struct reqhead head;
 		size_t scanned = 0;
 
@@ -275,7 +285,8 @@ static void heads_whole(void **state)
 static void heads_byte_by_byte(void **state)
 {
 	(void)state;
-	EACH_CASE(c) {
+	EACH_CASE(c)
+	{
 		size_t len = case_len(c), scanned = 0;
 		struct reqhead head;
 		int verdict = 0;
@@ -293,7 +304,8 @@ static void heads_byte_by_byte(void **state)
 static void heads_cut_once(void **state)
 {
 	(void)state;
-	EACH_CASE(c) {
+	EACH_CASE(c)
+	{
 		size_t len = case_len(c);
 
 		for (size_t cut = 1; cut < len; cut++) {
@@ -314,7 +326,8 @@ static void heads_with_something_behind(void **state)
 	static const char *const behind[] = { "x", "\r\n", "\n", "GET / HTTP/1.1\r\n", "\x16\x03" };
 
 	(void)state;
-	EACH_CASE(c) {
+	EACH_CASE(c)
+	{
 		if (c->verdict != WHOLE)
 			continue;
 		for (size_t i = 0; i < sizeof(behind) / sizeof(*behind); i++) {
@@ -417,7 +430,7 @@ static void scanning_is_linear(void **state)
 
 struct body_case {
 	const char *name, *bytes;
-	int used;    /* bytes that belong to the body; -1: all of them */
+	int used; /* bytes that belong to the body; -1: all of them */
 	int err;
 	bool whole; /* the body ends there */
 };
@@ -494,19 +507,21 @@ static void check_body(const struct body_case *c, const char *how, size_t used, 
 {
 	size_t expected = c->used < 0 ? strlen(c->bytes) : (size_t)c->used;
 
-	if (used != expected || err != c->err || (!err && (body->state == REQBODY_DONE) != c->whole))
-		fail_msg("%s, %s: %zu bytes, error %d, state %d; expected %zu, %d, %s", c->name, how,
-			 used, err, body->state, expected, c->err, c->whole ? "done" : "more");
+	if (used != expected || err != c->err ||
+	    (!err && (body->state == REQBODY_DONE) != c->whole))
+		fail_msg("%s, %s: %zu bytes, error %d, state %d; expected %zu, %d, %s", c->name,
+			 how, used, err, body->state, expected, c->err, c->whole ? "done" : "more");
 }
 
-#define EACH_BODY(c) \
-	for (const struct body_case *c = chunked_cases; \
+#define EACH_BODY(c)                                                                               \
+	for (const struct body_case *c = chunked_cases;                                            \
 	     c < chunked_cases + sizeof(chunked_cases) / sizeof(*chunked_cases); c++)
 
 static void chunked_whole(void **state)
 {
 	(void)state;
-	EACH_BODY(c) {
+	EACH_BODY(c)
+	{
 		struct reqbody body;
 		int err;
 		size_t used;
@@ -520,7 +535,8 @@ static void chunked_whole(void **state)
 static void chunked_in_two(void **state)
 {
 	(void)state;
-	EACH_BODY(c) {
+	EACH_BODY(c)
+	{
 		size_t len = strlen(c->bytes);
 
 		for (size_t cut = 0; cut <= len; cut++) {
@@ -540,7 +556,8 @@ static void chunked_in_two(void **state)
 static void chunked_byte_by_byte(void **state)
 {
 	(void)state;
-	EACH_BODY(c) {
+	EACH_BODY(c)
+	{
 		size_t len = strlen(c->bytes), used = 0;
 		struct reqbody body;
 		int err = 0;
@@ -561,7 +578,8 @@ static void chunked_byte_by_byte(void **state)
 static void chunked_skipping_data(void **state)
 {
 	(void)state;
-	EACH_BODY(c) {
+	EACH_BODY(c)
+	{
 		size_t len = strlen(c->bytes), used = 0;
 		struct reqbody body;
 		int err = 0;

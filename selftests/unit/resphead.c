@@ -28,7 +28,8 @@ static const struct {
 	{ "HTTP/1.1 100\r\n\r\nHTTP/1.1 200 OK\r\n", 200 },
 	{ "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 x\r\n\r\n", 101 },
 	{ "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX: HTTP/1.1 500 \r\n\r\n"
-	  "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\n\r\n", 201 },
+	  "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\n\r\n",
+	  201 },
 	{ "HTTP/1.1 102 Processing\r\nA: b\r\nC: d\r\n\r\nHTTP/1.1 500 x\r\n", 500 },
 	{ "HTTP/1.1 100 Continue\r\n\r\nnonsense from here on", -1 },
 	{ "HTTP/2.0 200 OK\r\n", -1 },

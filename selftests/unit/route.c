@@ -81,8 +81,9 @@ static void empty(void **state)
 
 static void replicas_and_order(void **state)
 {
-	struct route_table *table = BUILD(source(2, "a.example", "g", 20), source(3, "a.example", "g", 10),
-					  source(1, "a.example", "g", 20));
+	struct route_table *table =
+		BUILD(source(2, "a.example", "g", 20), source(3, "a.example", "g", 10),
+		      source(1, "a.example", "g", 20));
 	const struct route *route = route_exact(table, "a.example");
 
 	(void)state;
@@ -97,7 +98,8 @@ static void replicas_and_order(void **state)
 
 static void older_keeps_the_domain(void **state)
 {
-	struct route_source older = source(1, "a.example", NULL, 10), newer = source(2, "a.example", NULL, 20);
+	struct route_source older = source(1, "a.example", NULL, 10),
+			    newer = source(2, "a.example", NULL, 20);
 	struct route_table *table;
 
 	(void)state;
@@ -140,7 +142,8 @@ static void conflict_is_per_domain(void **state)
 
 static void owners(void **state)
 {
-	struct route_source docker = source(1, "a.example", "g", 99), control = source(2, "a.example", "g", 1);
+	struct route_source docker = source(1, "a.example", "g", 99),
+			    control = source(2, "a.example", "g", 1);
 	struct route_table *table;
 
 	(void)state;
@@ -203,8 +206,9 @@ static void assert_found(const struct route_table *table, const char *host, cons
 
 static void wildcards(void **state)
 {
-	struct route_table *table = BUILD(source(1, "*.example", NULL, 1), source(2, "*.b.example", NULL, 2),
-					  source(3, "c.b.example", NULL, 3), source(4, "example", NULL, 4));
+	struct route_table *table =
+		BUILD(source(1, "*.example", NULL, 1), source(2, "*.b.example", NULL, 2),
+		      source(3, "c.b.example", NULL, 3), source(4, "example", NULL, 4));
 
 	(void)state;
 	assert_found(table, "c.b.example", "c.b.example");
@@ -282,8 +286,10 @@ static void many(void **state)
 static void full_of_routes(void **state)
 {
 	static const struct route_limits limits = { .routes = 2, .backends = 10 };
-	struct route_source sources[] = { source(1, "a.example", "g", 1), source(2, "b.example", NULL, 2),
-					  source(3, "c.example", NULL, 3), source(4, "a.example", "g", 4) };
+	struct route_source sources[] = { source(1, "a.example", "g", 1),
+					  source(2, "b.example", NULL, 2),
+					  source(3, "c.example", NULL, 3),
+					  source(4, "a.example", "g", 4) };
 	struct route_table *table = build_from(sources, 4, &limits, NULL);
 
 	(void)state;
@@ -300,8 +306,10 @@ static void full_of_routes(void **state)
 static void full_of_backends(void **state)
 {
 	static const struct route_limits limits = { .routes = 10, .backends = 2 };
-	struct route_source sources[] = { source(1, "a.example", "g", 1), source(2, "b.example", NULL, 2),
-					  source(3, "c.example", NULL, 3), source(4, "a.example", "g", 4) };
+	struct route_source sources[] = { source(1, "a.example", "g", 1),
+					  source(2, "b.example", NULL, 2),
+					  source(3, "c.example", NULL, 3),
+					  source(4, "a.example", "g", 4) };
 	struct route_table *table = build_from(sources, 4, &limits, NULL);
 
 	(void)state;
@@ -332,7 +340,8 @@ static void full_pool(void **state)
 	route_table_put(&table);
 }
 
-static struct route_load *load_at(const struct route_table *table, const char *domain, unsigned int i)
+static struct route_load *load_at(const struct route_table *table, const char *domain,
+				  unsigned int i)
 {
 	return route_exact(table, domain)->backends[i].load;
 }
@@ -359,9 +368,11 @@ static void loads_are_carried_over(void **state)
 	list[1] = a;
 	third = build_from(list, 2, &plenty, second);
 	assert_int_equal(atomic_load(&route_backend_at(route_exact(third, "a.example"), &a.address)
-					      ->load->connections), 0);
+					      ->load->connections),
+			 0);
 	assert_int_equal(atomic_load(&route_backend_at(route_exact(third, "a.example"), &b.address)
-					      ->load->connections), 7);
+					      ->load->connections),
+			 7);
 	route_table_put(&second);
 	route_table_put(&third);
 }
@@ -383,7 +394,8 @@ static void load_outlives_its_tables(void **state)
 
 static void references(void **state)
 {
-	struct route_table *table = BUILD(source(1, "a.example", NULL, 1)), *other = route_table_get(table);
+	struct route_table *table = BUILD(source(1, "a.example", NULL, 1)),
+			   *other = route_table_get(table);
 
 	(void)state;
 	assert_ptr_equal(other, table);
@@ -394,8 +406,9 @@ static void references(void **state)
 
 static void least_connections(void **state)
 {
-	struct route_table *table = BUILD(source(1, "a.example", "g", 1), source(2, "a.example", "g", 2),
-					  source(3, "a.example", "g", 3));
+	struct route_table *table =
+		BUILD(source(1, "a.example", "g", 1), source(2, "a.example", "g", 2),
+		      source(3, "a.example", "g", 3));
 	const struct route *route = route_exact(table, "a.example");
 	const struct route_backend *b = route->backends;
 	unsigned int seen[3] = { 0 };
@@ -475,7 +488,8 @@ static void best_state_is_the_routes(void **state)
  */
 static void same_address_other_container(void **state)
 {
-	struct route_source old = source(1, "a.example", "g", 1), new = source(2, "a.example", "g", 2);
+	struct route_source old = source(1, "a.example", "g", 1),
+			    new = source(2, "a.example", "g", 2);
 	struct route_table *table;
 
 	(void)state;
