@@ -46,7 +46,7 @@ PROG := $(patsubst selftests/prog_tests/%.c,%,$(sort $(wildcard selftests/prog_t
 .PHONY: all help install uninstall deps demo check check-unit check-prog check-e2e check-long \
 	selftests bench clean
 .DELETE_ON_ERROR:
-.SECONDARY:
+.PRECIOUS: $(O)/%.o $(O)/%.bpf.o
 
 all: $(BIN)
 

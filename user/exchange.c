@@ -248,7 +248,7 @@ static bool pump_down(struct connection *c)
 	if (c->client.reset || (c->hold && !waiting && !watch_upgrade(c)))
 		return false;
 	if (c->hold)
-		left = c->down.len; /* what follows is to be looked at first */
+		left = c->down.len + c->down.piped; /* what follows is to be looked at first */
 	c->down.ending = c->server.hup;
 	switch (relay_pump(&c->down, c->server.io.fd, c->client.io.fd, &left)) {
 	case RELAY_SOURCE_EMPTY:

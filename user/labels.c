@@ -51,22 +51,31 @@ static int parse_domain(const char *value, struct labels *out, struct labels_err
 	}
 }
 
-static int parse_port(const char *value, struct labels *out, struct labels_error *error)
-{
-	uint64_t port;
-
-	if (number_parse(value, strlen(value), 1, 65535, &port))
-		return fault(error, PREFIX "port", "'%.32s' is no port: give a number from 1 to 65535",
-			     value);
-	out->port = (uint16_t)port;
-	return 0;
-}
-
 static int parse_network(const char *value, struct labels *out, struct labels_error *error)
 {
 	if (!*value || strlen(value) >= sizeof(out->network))
 		return fault(error, PREFIX "network", "is empty or too long");
 	snprintf(out->network, sizeof(out->network), "%s", value);
+	return 0;
+}
+
+/* The plain listener serves the domain either way; the TLS listener is not part of this version. */
+static int parse_tls(const char *value, struct labels_error *error)
+{
+	if (strcmp(value, "passthrough"))
+		return fault(error, PREFIX "tls", "'%.32s' is not known: give passthrough", value);
+	return 0;
+}
+
+static int parse_port_of(const char *label, const char *value, uint16_t *out,
+			 struct labels_error *error)
+{
+	uint64_t port;
+
+	if (number_parse(value, strlen(value), 1, 65535, &port))
+		return fault(error, label, "'%.32s' is no port: give a number from 1 to 65535",
+			     value);
+	*out = (uint16_t)port;
 	return 0;
 }
 
@@ -102,7 +111,11 @@ static int parse_label(const char *key, const char *value, struct labels *out,
 	if (!strcmp(name, "domain"))
 		return parse_domain(value, out, error);
 	if (!strcmp(name, "port"))
-		return parse_port(value, out, error);
+		return parse_port_of(key, value, &out->port, error);
+	if (!strcmp(name, "tls"))
+		return parse_tls(value, error);
+	if (!strcmp(name, "tls.port"))
+		return parse_port_of(key, value, &(uint16_t){ 0 }, error);
 	if (!strcmp(name, "network"))
 		return parse_network(value, out, error);
 	if (!strcmp(name, "sockmap"))

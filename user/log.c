@@ -135,6 +135,15 @@ static void put_attribute(struct line *line, const char *name, const char *value
 		put_quoted(line, value);
 }
 
+static size_t quoted_len(const char *value)
+{
+	size_t len = 2;
+
+	for (const unsigned char *p = (const unsigned char *)value; *p; p++)
+		len += *p == '"' || *p == '\\' ? 2 : *p < 0x20 || *p >= 0x7f ? 6 : 1;
+	return len;
+}
+
 void log_write(enum log_level level, const char *msg, ...)
 {
 	struct line line = { .limit = LINE_MAX_BYTES - 4 };
@@ -149,7 +158,7 @@ void log_write(enum log_level level, const char *msg, ...)
 	while ((name = va_arg(args, const char *))) {
 		value = va_arg(args, const char *);
 		/* an attribute that does not fit is left out whole, so that the line stays JSON */
-		if (value && line.len + strlen(name) + 6 * strlen(value) + 8 < line.limit)
+		if (value && line.len + strlen(name) + quoted_len(value) + 12 < line.limit)
 			put_attribute(&line, name, value);
 	}
 	va_end(args);

@@ -231,9 +231,12 @@ void loop_timer_clear(struct loop *loop, struct loop_timer *timer)
 
 static void fire_timers(struct loop *loop)
 {
-	while (loop->timers && loop->heap[1]->at_ms <= loop->now_ms) {
+	/* one that sets itself anew gets its next turn in the next turn */
+	for (size_t n = loop->timers; n && loop->timers; n--) {
 		struct loop_timer *timer = loop->heap[1];
 
+		if (timer->at_ms > loop->now_ms)
+			break;
 		loop_timer_clear(loop, timer);
 		timer->fire(timer);
 	}

@@ -174,16 +174,14 @@ static bool is_again(ssize_t err)
 /* 0, -EAGAIN where the target is full, or -errno; *left goes down by what was written. */
 static ssize_t flush(struct relay *relay, int to, uint64_t *left)
 {
-	while (relay->len) {
+	while (relay->len && *left) {
 		ssize_t n = relay_write(relay, to, relay->len < *left ? relay->len : *left);
 
 		if (n < 0)
 			return n;
 		*left -= (uint64_t)n;
-		if (!*left)
-			return 0;
 	}
-	while (relay->piped) {
+	while (relay->piped && *left) {
 		size_t want = relay->piped < *left ? relay->piped : (size_t)*left;
 		ssize_t n = splice(relay->pipe->ends[0], NULL, to, NULL, want,
 				   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
@@ -194,10 +192,8 @@ static ssize_t flush(struct relay *relay, int to, uint64_t *left)
 		relay->bytes += (uint64_t)n;
 		relay->spliced += (uint64_t)n;
 		*left -= (uint64_t)n;
-		if (!*left && relay->piped)
-			return 0;
 	}
-	if (relay->pipe) {
+	if (relay->pipe && !relay->piped) {
 		pipe_put(relay->pool, relay->pipe);
 		relay->pipe = NULL;
 	}

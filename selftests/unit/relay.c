@@ -291,6 +291,22 @@ static void limit_on_what_waits_in_the_pipe(void **state)
 			 (unsigned long long)(relay.bytes - before), (unsigned long long)left);
 }
 
+/* Nothing allowed is no error, whatever waits. */
+static void limit_of_zero(void **state)
+{
+	uint64_t left = 0, before;
+
+	(void)state;
+	fill_pipe();
+	while (receive_pattern(1 << 20))
+		;
+	before = relay.bytes;
+	assert_int_equal(relay_pump(&relay, source[0], target[0], &left), RELAY_LIMIT);
+	assert_int_equal(left, 0);
+	assert_int_equal(relay.bytes, before);
+	assert_true(relay.piped > 0);
+}
+
 static void dropping(void **state)
 {
 	(void)state;
@@ -491,6 +507,7 @@ int main(void)
 		ON_BOTH(limits_and_a_slow_reader),
 		ON_BOTH(limit_is_exact),
 		ON_BOTH(limit_on_what_waits_in_the_pipe),
+		ON_BOTH(limit_of_zero),
 		ON_BOTH(dropping),
 		ON_TCP(yields),
 		ON_TCP(end_and_reset),
