@@ -155,7 +155,7 @@ static int clear_stale(const struct sockaddr_un *address)
 	return err;
 }
 
-int admin_listen_unix(const char *run_dir, int *out)
+int admin_listen_unix(const char *run_dir, int *out, bool *made_dir)
 {
 	struct sockaddr_un address;
 	int err = socket_address(run_dir, &address);
@@ -163,7 +163,8 @@ int admin_listen_unix(const char *run_dir, int *out)
 
 	if (err)
 		return err;
-	if (mkdir(run_dir, 0755) && errno != EEXIST)
+	*made_dir = !mkdir(run_dir, 0755);
+	if (!*made_dir && errno != EEXIST)
 		return -errno;
 	err = clear_stale(&address);
 	if (err)
@@ -181,14 +182,15 @@ int admin_listen_unix(const char *run_dir, int *out)
 	return 0;
 }
 
-void admin_unlink(const char *run_dir)
+void admin_unlink(const char *run_dir, bool made_dir)
 {
 	struct sockaddr_un address;
 
 	if (socket_address(run_dir, &address))
 		return;
 	unlink(address.sun_path);
-	rmdir(run_dir);
+	if (made_dir)
+		rmdir(run_dir);
 }
 
 const char *admin_library_version(void)

@@ -29,8 +29,8 @@ int admin_new(struct loop *loop, int listen_fd, bool local, admin_handler handle
 void admin_free(struct admin **admin);
 
 /* A listening socket. 0 or -errno; for the Unix socket -EADDRINUSE where another agent answers. */
-int admin_listen_unix(const char *run_dir, int *fd);
-void admin_unlink(const char *run_dir);
+int admin_listen_unix(const char *run_dir, int *fd, bool *made_dir);
+void admin_unlink(const char *run_dir, bool made_dir);
 const char *admin_library_version(void);
 
 #endif

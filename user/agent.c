@@ -38,7 +38,7 @@ struct agent {
 	int *listen_fds; /* of each bound address, one for each worker */
 	unsigned int listen_count;
 	atomic_uint ended;
-	bool draining, forced;
+	bool draining, forced, made_run_dir;
 	uint64_t started_ms;
 };
 
@@ -263,8 +263,9 @@ static void choose_engine(struct agent *agent)
 		log_warn("The handover engine is not part of this version: using relay", NULL);
 	if (wanted == DATAPATH_RELAY || wanted == DATAPATH_HANDOVER)
 		return;
-	if (!agent->config->cgroup) {
-		log_warn("Datapath is relay: no cgroup v2 is mounted", NULL);
+	if (!agent->config->cgroup || !datapath_is_cgroup2(agent->config->cgroup)) {
+		log_warn("Datapath is relay: no cgroup v2 here; mount it, or name it with --cgroup",
+			 "path", agent->config->cgroup, NULL);
 		return;
 	}
 	passed = selftest_run(&selftest);
@@ -567,7 +568,7 @@ static int open_admin(struct agent *agent)
 		log_warn("No admin address: choose one with --admin", "address", text, "error",
 			 strerror(-err), NULL);
 	}
-	err = admin_listen_unix(agent->config->run_dir, &fd);
+	err = admin_listen_unix(agent->config->run_dir, &fd, &agent->made_run_dir);
 	if (!err)
 		err = admin_new(agent->loop, fd, true, on_admin, agent, &agent->admin_local);
 	if (err)
@@ -645,7 +646,7 @@ static void stop(struct agent *agent)
 		admin_free(&agent->admins[i]);
 	if (agent->admin_local) {
 		admin_free(&agent->admin_local);
-		admin_unlink(agent->config->run_dir);
+		admin_unlink(agent->config->run_dir, agent->made_run_dir);
 	}
 	for (unsigned int i = 0; i < agent->config->workers; i++) {
 		if (agent->workers[i])

@@ -19,6 +19,7 @@
 struct check {
 	struct json *array; /* NULL: text */
 	bool failed;
+	bool cgroup; /* there is one of version 2 */
 };
 
 static void report(struct check *check, const char *name, bool passed, bool fatal,
@@ -54,11 +55,12 @@ static void check_cgroup(struct check *check, const struct config *config)
 {
 	char own[512] = "?", detail[1200];
 	struct stat st;
-	bool there = config->cgroup && !stat(config->cgroup, &st) && S_ISDIR(st.st_mode);
+	bool there = config->cgroup && datapath_is_cgroup2(config->cgroup);
 
 	datapath_own_cgroup(own, sizeof(own));
 	snprintf(detail, sizeof(detail), "%s; the agent's own is %s",
 		 config->cgroup ? config->cgroup : "none is mounted", own);
+	check->cgroup = there;
 	report(check, "cgroup v2", there, false, detail,
 	       "sockmap needs it: mount it, or name it with --cgroup");
 	there = !stat("/proc/self/ns/cgroup", &st) && st.st_ino == 4026531835u;
@@ -188,7 +190,7 @@ static void check_listeners(struct check *check, const struct config *config)
 static void check_engines(struct check *check, const struct config *config)
 {
 	struct selftest selftest;
-	bool passed = selftest_run(&selftest);
+	bool passed = selftest_run(&selftest) && check->cgroup;
 	char name[96], detail[512];
 
 	report(check, "engine relay", true, true, "recv/send and splice(2); needs nothing", "");
@@ -203,7 +205,7 @@ static void check_engines(struct check *check, const struct config *config)
 	snprintf(detail, sizeof(detail), "--datapath %s takes %s",
 		 config_datapath_names[config->datapath],
 		 (config->datapath == DATAPATH_AUTO && passed) ||
-				 (config->datapath == DATAPATH_SOCKMAP &&
+				 (config->datapath == DATAPATH_SOCKMAP && check->cgroup &&
 				  selftest.steps[SELFTEST_LOAD].passed)
 			 ? "sockmap"
 			 : "relay");

@@ -370,7 +370,8 @@ static void opened(struct connection *c)
 	const struct route_table *table = c->worker->table;
 
 	/* an address may have a new owner by now; nothing has been sent yet */
-	if (c->generation != table->generation && !connection_still_routed(c, route_exact(table, c->domain))) {
+	if (c->generation != table->generation &&
+	    !connection_still_routed(c, route_exact(table, c->domain))) {
 		char domain[sizeof(c->domain)];
 
 		memcpy(domain, c->domain, sizeof(domain));
@@ -379,7 +380,7 @@ static void opened(struct connection *c)
 		return;
 	}
 	c->active_ms = now_ms(c);
-	c->server.writable = true;
+	c->watch = c->server.writable = true;
 	c->worker->stats->requests++;
 	c->state = OPEN;
 	connection_set_open_timer(c);

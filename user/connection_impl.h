@@ -61,6 +61,7 @@ struct connection {
 	bool head_method;
 	bool hold;   /* an upgrade was asked for: nothing behind it before its answer */
 	bool opaque; /* a 101 came */
+	bool watch;  /* the status of the first answer, or of one to an upgrade, is not known yet */
 	struct resphead answer_head;
 
 	bool parting; /* no further request; ended when the container has ended */

@@ -134,6 +134,13 @@ static int make_dirs(const char *path)
 	return 0;
 }
 
+bool datapath_is_cgroup2(const char *path)
+{
+	struct statfs fs;
+
+	return !statfs(path, &fs) && fs.f_type == CGROUP2_SUPER_MAGIC;
+}
+
 bool datapath_on_bpffs(const char *bpf_dir)
 {
 	char parent[512];

@@ -75,6 +75,7 @@ int datapath_enrol(struct datapath *datapath, uint64_t leg, int container_fd, ui
 /* cgroups of version 2 by /proc/mounts and /proc/self/cgroup; 0 or -errno, paths are absolute. */
 int datapath_find_cgroup_root(char *out, size_t size);
 int datapath_own_cgroup(char *out, size_t size);
+bool datapath_is_cgroup2(const char *path);
 /* Is this path, as far as it exists, on a BPF file system? */
 bool datapath_on_bpffs(const char *bpf_dir);
 /* 0 or -errno; mounts bpffs where /sys/fs/bpf is meant and there is none. */

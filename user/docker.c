@@ -21,6 +21,8 @@
 #define HELD_MAX 4096	 /* events kept while a list is under way; more make a new list due */
 #define IDS_A_QUERY 64	 /* a URL of less than 8 KiB */
 #define SHORT_ID 12
+#define LOOK_AGAIN_MS 200   /* behind an event, and once more: */
+#define LOOK_LAST_MS 2000
 
 struct container {
 	struct dockerjson_container info;
@@ -35,6 +37,12 @@ struct container {
 /* What the one query under way is for; the order is that of urgency. */
 enum query { QUERY_NONE, QUERY_VERSION, QUERY_LIST, QUERY_SOME, QUERY_FOLLOW, QUERY_INSPECT };
 
+/* Containers, each once; more than this at once are quicker read whole. */
+struct id_set {
+	char ids[IDS_A_QUERY][KKM_ID_LEN];
+	unsigned int count;
+};
+
 struct docker {
 	struct loop *loop;
 	struct http *http;
@@ -44,8 +52,7 @@ struct docker {
 
 	struct http_request *stream, *query;
 	enum query query_kind;
-	char query_ids[IDS_A_QUERY][KKM_ID_LEN];
-	unsigned int query_id_count;
+	struct id_set asked;
 	char *answer;
 	size_t answer_len, answer_capacity;
 	struct json_stream events;
@@ -54,8 +61,10 @@ struct docker {
 	struct container *containers;
 	unsigned int container_count;
 	uint64_t order; /* of the container that was seen last */
-	char (*dirty)[KKM_ID_LEN]; /* to be looked at again */
-	unsigned int dirty_count;
+	struct id_set dirty; /* to be looked at */
+	struct id_set again; /* to be looked at once more, later */
+	struct loop_timer look_again;
+	bool looked_again;
 	struct dockerjson_event *held;
 	unsigned int held_count;
 
@@ -111,19 +120,54 @@ static void remove_container(struct docker *docker, struct container **link)
 	mark_changed(docker);
 }
 
+/* False where there is no room for it. */
+static bool id_set_add(struct id_set *set, const char *id)
+{
+	for (unsigned int i = 0; i < set->count; i++) {
+		if (!strcmp(set->ids[i], id))
+			return true;
+	}
+	if (set->count == IDS_A_QUERY)
+		return false;
+	snprintf(set->ids[set->count++], KKM_ID_LEN, "%s", id);
+	return true;
+}
+
 static void mark_dirty(struct docker *docker, const char *id)
 {
-	for (unsigned int i = 0; i < docker->dirty_count; i++) {
-		if (!strcmp(docker->dirty[i], id))
-			return;
-	}
-	if (docker->dirty_count == IDS_A_QUERY) {
-		docker->list_due = true; /* so many at once are quicker read whole */
-		docker->dirty_count = 0;
-	}
-	if (!docker->list_due)
-		snprintf(docker->dirty[docker->dirty_count++], KKM_ID_LEN, "%s", id);
+	if (!id_set_add(&docker->dirty, id))
+		docker->list_due = true;
 	schedule(docker);
+}
+
+/*
+ * Docker tells of some changes (pause, health) before its list shows them: it writes the state that
+ * lists are made from after it has sent the event (daemon/pause.go, monitor.go). So look again a little later,
+ * and once more.
+ */
+static void look_again_later(struct docker *docker, const char *id)
+{
+	id_set_add(&docker->again, id);
+	docker->looked_again = false;
+	loop_timer_set(docker->loop, &docker->look_again, LOOK_AGAIN_MS);
+}
+
+static void look_again_fire(struct loop_timer *timer)
+{
+	struct docker *docker =
+		(struct docker *)((char *)timer - offsetof(struct docker, look_again));
+
+	if (docker->again.count == IDS_A_QUERY)
+		docker->list_due = true;
+	for (unsigned int i = 0; i < docker->again.count; i++)
+		mark_dirty(docker, docker->again.ids[i]);
+	schedule(docker);
+	if (docker->looked_again) {
+		docker->again.count = 0;
+		return;
+	}
+	docker->looked_again = true;
+	loop_timer_set(docker->loop, &docker->look_again, LOOK_LAST_MS);
 }
 
 static bool mark_followers(struct docker *docker, const char *id)
@@ -230,9 +274,12 @@ static void handle_event(struct docker *docker, const struct dockerjson_event *e
 		break;
 	case DOCKER_GONE:
 		remove_container(docker, link);
+		/* a list that is asked for right now may still have it: the same order in Docker */
+		look_again_later(docker, event->id);
 		break;
 	case DOCKER_CHANGED:
 		mark_dirty(docker, event->id);
+		look_again_later(docker, event->id);
 		break;
 	case DOCKER_OTHER:
 		break;
@@ -300,7 +347,7 @@ static void fail(struct docker *docker, const char *why)
 	http_cancel(&docker->query);
 	docker->query_kind = QUERY_NONE;
 	docker->stream_open = docker->stream_failed = false;
-	docker->held_count = docker->dirty_count = 0;
+	docker->held_count = docker->dirty.count = docker->again.count = 0;
 	json_stream_reset(&docker->events);
 	for (unsigned int i = 0; i < docker->failures && delay_ms < BACKOFF_MAX_MS; i++)
 		delay_ms *= 2;
@@ -417,8 +464,8 @@ static const char *some_answer(struct docker *docker, const struct json *root)
 {
 	if (!apply_list(docker, root))
 		return "GET /containers/json was not answered as Docker does";
-	for (unsigned int i = 0; i < docker->query_id_count; i++) {
-		struct container **link = find(docker, docker->query_ids[i]);
+	for (unsigned int i = 0; i < docker->asked.count; i++) {
+		struct container **link = find(docker, docker->asked.ids[i]);
 
 		if (*link && !(*link)->seen)
 			remove_container(docker, link);
@@ -429,7 +476,7 @@ static const char *some_answer(struct docker *docker, const struct json *root)
 
 static const char *follow_answer(struct docker *docker, const struct json *root)
 {
-	const char *id = docker->query_ids[0];
+	const char *id = docker->asked.ids[0];
 
 	for (struct container *c = docker->containers; c; c = c->next) {
 		struct route_source *source = &c->info.source;
@@ -453,7 +500,7 @@ static const char *follow_answer(struct docker *docker, const struct json *root)
 
 static const char *inspect_answer(struct docker *docker, const struct json *root)
 {
-	struct container *container = *find(docker, docker->query_ids[0]);
+	struct container *container = *find(docker, docker->asked.ids[0]);
 
 	if (container)
 		container->stop_signal = dockerjson_stop_signal(root);
@@ -540,7 +587,7 @@ __attribute__((format(printf, 2, 3))) static void append(struct text *text, cons
 		text->len += (size_t)n;
 }
 
-/* Containers by label and, where query_ids has any, by these. */
+/* Containers by label and, where `asked` has any, by these. */
 static int query_containers(struct docker *docker, enum query kind, bool by_label)
 {
 	struct text filters = { .len = 0 };
@@ -550,10 +597,10 @@ static int query_containers(struct docker *docker, enum query kind, bool by_labe
 	append(&filters, "{");
 	if (by_label)
 		append(&filters, "\"label\":[\"kakuremichi.enabled=true\"]");
-	for (unsigned int i = 0; i < docker->query_id_count; i++)
+	for (unsigned int i = 0; i < docker->asked.count; i++)
 		append(&filters, "%s\"%s\"", i ? "," : by_label ? ",\"id\":[" : "\"id\":[",
-		       docker->query_ids[i]);
-	append(&filters, docker->query_id_count ? "]}" : "}");
+		       docker->asked.ids[i]);
+	append(&filters, docker->asked.count ? "]}" : "}");
 	escaped = http_escape(filters.data);
 	if (!escaped)
 		return -ENOMEM;
@@ -567,16 +614,16 @@ static int query_inspect(struct docker *docker, struct container *container)
 	char path[KKM_ID_LEN + 32];
 
 	container->inspected = true;
-	docker->query_id_count = 1;
-	memcpy(docker->query_ids[0], container->info.source.id, KKM_ID_LEN);
+	docker->asked.count = 0;
+	id_set_add(&docker->asked, container->info.source.id);
 	snprintf(path, sizeof(path), "/containers/%s/json", container->info.source.id);
 	return start_query(docker, QUERY_INSPECT, path);
 }
 
 static int query_follow(struct docker *docker, struct container *container)
 {
-	docker->query_id_count = 1;
-	memcpy(docker->query_ids[0], container->info.follows, KKM_ID_LEN);
+	docker->asked.count = 0;
+	id_set_add(&docker->asked, container->info.follows);
 	return query_containers(docker, QUERY_FOLLOW, false);
 }
 
@@ -584,15 +631,15 @@ static int query_follow(struct docker *docker, struct container *container)
 static int next_query(struct docker *docker)
 {
 	if (docker->list_due) {
-		log_info("Discovering containers", NULL);
+		if (!docker->status.connected)
+			log_info("Discovering containers", NULL);
 		docker->list_due = false;
-		docker->dirty_count = docker->query_id_count = 0;
+		docker->dirty.count = docker->asked.count = 0;
 		return query_containers(docker, QUERY_LIST, true);
 	}
-	if (docker->dirty_count) {
-		memcpy(docker->query_ids, docker->dirty, sizeof(docker->query_ids));
-		docker->query_id_count = docker->dirty_count;
-		docker->dirty_count = 0;
+	if (docker->dirty.count) {
+		docker->asked = docker->dirty;
+		docker->dirty.count = 0;
 		return query_containers(docker, QUERY_SOME, true);
 	}
 	for (struct container *c = docker->containers; c; c = c->next) {
@@ -663,9 +710,9 @@ int docker_new(struct loop *loop, struct http *http, const struct docker_options
 	docker->events.limit = EVENT_MAX;
 	docker->work.run = work_run;
 	docker->retry.fire = retry_fire;
+	docker->look_again.fire = look_again_fire;
 	docker->held = calloc(HELD_MAX, sizeof(*docker->held));
-	docker->dirty = calloc(IDS_A_QUERY, sizeof(*docker->dirty));
-	if (!docker->held || !docker->dirty) {
+	if (!docker->held) {
 		docker_free(&docker);
 		return -ENOMEM;
 	}
@@ -688,6 +735,7 @@ void docker_free(struct docker **ptr)
 	http_cancel(&docker->stream);
 	http_cancel(&docker->query);
 	loop_timer_clear(docker->loop, &docker->retry);
+	loop_timer_clear(docker->loop, &docker->look_again);
 	while (docker->containers) {
 		struct container *container = docker->containers;
 
@@ -697,7 +745,6 @@ void docker_free(struct docker **ptr)
 	json_stream_reset(&docker->events);
 	free(docker->answer);
 	free(docker->held);
-	free(docker->dirty);
 	free(docker);
 }
 

@@ -216,39 +216,65 @@ static bool pump_up(struct connection *c)
 	return false;
 }
 
-/* The answer to a request for an upgrade is read before it is passed on. */
-static bool watch_upgrade(struct connection *c)
+/* The status is known, or will never be. */
+static void stop_watching(struct connection *c, int status)
+{
+	c->watch = false;
+	c->opaque = c->hold && status == 101;
+	c->hold = false;
+}
+
+/*
+ * The status of a connection's first answer, and of the answer to an upgrade, is read before any of
+ * it is passed on. False where nothing may pass now.
+ */
+static bool watch_answer(struct connection *c)
 {
 	ssize_t n = relay_read(&c->down, c->server.io.fd);
 	int status;
 
-	if (n == -EAGAIN || n == -EINTR)
+	if (n == -EAGAIN || n == -EINTR) {
 		c->server.readable = false;
-	else if (n <= 0)
-		c->server.ended = c->server.readable = true;
-	if (n < 0 && n != -EAGAIN && n != -EINTR)
-		c->server.reset = true;
-	if (n <= 0)
 		return false;
-	status = resphead_feed(&c->answer_head, relay_data(&c->down) + c->down.len - n, (size_t)n);
-	if (status) {
-		c->hold = false;
-		c->opaque = status == 101;
 	}
-	return true;
+	if (n <= 0) {
+		/* an end in the middle of a status line: settle_down() answers */
+		c->server.ended = true;
+		c->server.reset = n < 0;
+		if (!c->answer_head.interim)
+			relay_drop(&c->down);
+		stop_watching(c, 0);
+		return false;
+	}
+	status = resphead_feed(&c->answer_head, relay_data(&c->down) + c->down.len - n, (size_t)n);
+	if (status < 0 && !connection_to_client(c))
+		connection_answer(c, 502);
+	else if (status < 0)
+		connection_close(c, true);
+	else if (status || (c->answer_head.interim && !c->hold))
+		stop_watching(c, status);
+	return status > 0 || (!status && c->answer_head.interim);
 }
 
 static bool pump_down(struct connection *c)
 {
-	bool waiting = c->down.len || c->down.piped;
 	uint64_t left = RELAY_NO_LIMIT;
+	bool waiting;
 
+	if (c->client.reset)
+		return false;
+	/* what went by the short way has begun an answer; nobody asked for an upgrade then */
+	if (c->watch && !c->hold && connection_to_client(c))
+		stop_watching(c, 0);
+	if (c->watch && c->server.readable && !c->server.ended && !watch_answer(c))
+		return false;
+	waiting = c->down.len || c->down.piped;
 	if (waiting ? !c->client.writable : !c->server.readable || c->server.ended)
 		return false;
-	if (c->client.reset || (c->hold && !waiting && !watch_upgrade(c)))
+	if (c->watch && !(waiting && c->answer_head.interim))
 		return false;
-	if (c->hold)
-		left = c->down.len + c->down.piped; /* what follows is to be looked at first */
+	if (c->watch)
+		left = c->down.len; /* what follows is to be looked at first */
 	c->down.ending = c->server.hup;
 	switch (relay_pump(&c->down, c->server.io.fd, c->client.io.fd, &left)) {
 	case RELAY_SOURCE_EMPTY:

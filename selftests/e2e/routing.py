@@ -631,6 +631,12 @@ def test_502(lab):
     expect(agent.stats().answers_502, 9, "answers_502")
 
 
+def test_nonsense(lab):
+    """a container whose answer is not HTTP: 502, and nothing of it reaches the client"""
+    ready_agent(lab, "--datapath", "relay")
+    either(lab, b"/garbage")
+
+
 def test_unreachable(lab):
     """a container that does not answer the connect: 504; one that is unreachable: 502"""
     one, _ = two(lab)
