@@ -29,7 +29,8 @@ from lib_backend import pattern, reset  # noqa: F401 (for the tests)
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-BINARY = str(ROOT / "build/kakuremichi-agent")
+# check-long runs the agent that is built with sanitizers as well
+BINARY = os.environ.get("TEST_AGENT", str(ROOT / "build/kakuremichi-agent"))
 ENGINES = ("relay", "sockmap")
 LONG = "--long" in sys.argv
 KiB, MiB = 1 << 10, 1 << 20
