@@ -2,6 +2,7 @@
 # make help lists the targets.
 
 O      ?= build
+export O
 CC     := gcc
 CLANG  ?= clang
 PREFIX ?= /usr/local

@@ -225,7 +225,7 @@ int kkm_response(struct sk_msg_md *msg)
 	if (!own || !tp)
 		return SK_PASS;
 	slot = bpf_map_lookup_elem(&kkm_slots, &own->slot);
-	if (!slot || slot->leg != own->leg)
+	if (!slot)
 		return SK_PASS;
 	/*
 	 * Announce, then look at `stop`, both atomically; the agent exchanges `stop`, then waits for
@@ -233,8 +233,8 @@ int kkm_response(struct sk_msg_md *msg)
 	 * out of the map, and the redirect to the own socket below cannot fail.
 	 */
 	__sync_fetch_and_add(&slot->running, 1);
-	if (!__sync_fetch_and_or(&slot->stop, 0) && relay_is_empty(tp, own, slot) &&
-	    plain_socket(tp))
+	if (!__sync_fetch_and_or(&slot->stop, 0) && READ_ONCE(slot->leg) == own->leg &&
+	    relay_is_empty(tp, own, slot) && plain_socket(tp))
 		taken = redirect(msg, own);
 	if (taken) {
 		__sync_fetch_and_add(&slot->short_bytes, msg->size);

@@ -28,6 +28,11 @@ static void work(struct admin *admin)
 {
 	MHD_UNSIGNED_LONG_LONG timeout_ms;
 
+	/*
+	 * Twice: at its limit of connections libmicrohttpd stops listening, and starts again only at
+	 * the beginning of a run after one that ended some; nothing would wake us for that one.
+	 */
+	MHD_run(admin->daemon);
 	MHD_run(admin->daemon);
 	if (MHD_get_timeout(admin->daemon, &timeout_ms) == MHD_YES)
 		loop_timer_set(admin->loop, &admin->timer, timeout_ms);

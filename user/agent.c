@@ -37,7 +37,7 @@ struct agent {
 	struct loop_timer drain_end;
 	int *listen_fds; /* of each bound address, one for each worker */
 	unsigned int listen_count;
-	atomic_uint ended;
+	atomic_uint ended, connections;
 	bool draining, forced, made_run_dir;
 	uint64_t started_ms;
 };
@@ -145,8 +145,10 @@ static int build_table(struct agent *agent, const struct route_source **sources,
 
 	for (;;) {
 		err = route_table_build(sources, count, &limits, ready, previous, &table);
-		if (err || !agent->datapath ||
-		    datapath_publish(agent->datapath, previous, table, &limits.routes) != -E2BIG)
+		if (err || !agent->datapath)
+			break;
+		/* a kernel that is short of memory for an entry is treated as a map that is full */
+		if (!datapath_publish(agent->datapath, previous, table, &limits.routes))
 			break;
 		/* what did not fit is not in the maps; the next table shall say so */
 		route_table_put(&previous);
@@ -323,6 +325,16 @@ static void worker_ended(void *ctx)
 	loop_wake(agent->loop);
 }
 
+static void room(void *ctx)
+{
+	struct agent *agent = ctx;
+
+	for (unsigned int i = 0; i < agent->config->workers; i++) {
+		if (agent->workers[i])
+			worker_resume(agent->workers[i]);
+	}
+}
+
 static void woken(void *ctx)
 {
 	struct agent *agent = ctx;
@@ -352,7 +364,9 @@ static int start_workers(struct agent *agent)
 	int err = 0;
 
 	agent->shared.config = agent->config;
+	agent->shared.connections = &agent->connections;
 	agent->shared.ended = worker_ended;
+	agent->shared.room = room;
 	agent->shared.ctx = agent;
 	for (unsigned int i = 0; i < agent->config->workers && !err; i++)
 		err = new_worker(agent, i);
@@ -652,6 +666,8 @@ static void stop(struct agent *agent)
 		if (agent->workers[i])
 			worker_wish(agent->workers[i], WORKER_END);
 	}
+	for (unsigned int i = 0; i < agent->config->workers; i++)
+		worker_join(agent->workers[i]);
 	for (unsigned int i = 0; i < agent->config->workers; i++)
 		worker_free(&agent->workers[i]);
 	for (unsigned int i = 0; i < agent->listen_count * agent->config->workers; i++) {

@@ -8,13 +8,30 @@
 #include <string.h>
 #include <time.h>
 
+#include "http.h"
+
+static bool agent_answers(const struct config *config)
+{
+	char path[512], *body = NULL;
+	long status = 0;
+	int err;
+
+	snprintf(path, sizeof(path), "%s/admin.sock", config->run_dir);
+	err = http_fetch("http://agent/healthz", path, 2000, &body, &status);
+	free(body);
+	return !err && status == 200;
+}
+
 bool cmd_open_maps(const struct config *config, struct mapview *view)
 {
 	int err = mapview_open(config->bpf_dir, view);
 
 	if (!err)
 		return true;
-	if (err == -ENOENT)
+	if (err == -ENOENT && agent_answers(config))
+		fprintf(stderr, "the agent runs without BPF maps, so that there is nothing to show: its "
+				"log says why\n");
+	else if (err == -ENOENT)
 		fprintf(stderr, "not running: no maps in %s; start `kakuremichi-agent run`, or "
 				"name its --bpf-dir\n", config->bpf_dir);
 	else if (err == -EPERM || err == -EACCES)

@@ -166,25 +166,35 @@ static bool can_bind(const struct sockaddr_storage *address, char why[64])
 	return bound;
 }
 
-/* An agent that runs holds its pins and its ports: that is no fault. */
+/* An agent that runs holds its pins and its ports: this one would run in its place. */
+static void check_addresses(struct check *check, const struct config_listen *listen,
+			    const char *what, const char *advice)
+{
+	char name[ADDRESS_TEXT_MAX + 16], text[ADDRESS_TEXT_MAX], why[64];
+
+	for (unsigned int i = 0; i < listen->count; i++) {
+		bool bound = can_bind(&listen->addresses[i], why);
+
+		snprintf(name, sizeof(name), "%s %s", what,
+			 address_print(&listen->addresses[i], text));
+		report(check, name, bound, listen->asked, why, advice);
+	}
+}
+
 static void check_listeners(struct check *check, const struct config *config)
 {
 	struct mapview view;
-	char name[ADDRESS_TEXT_MAX + 16], text[ADDRESS_TEXT_MAX], why[64];
+	char why[64];
 
 	if (!mapview_open(config->bpf_dir, &view) && !view.stale) {
 		snprintf(why, sizeof(why), "pid %u", view.meta.pid);
 		report(check, "an agent is running with these pins", true, false, why, "");
 		return;
 	}
-	for (unsigned int i = 0; i < config->http.count; i++) {
-		bool bound = can_bind(&config->http.addresses[i], why);
-
-		snprintf(name, sizeof(name), "listen on %s",
-			 address_print(&config->http.addresses[i], text));
-		report(check, name, bound, config->http.asked, why,
-		       "free the address, or give another one with --listen-http");
-	}
+	check_addresses(check, &config->http, "listen on",
+			"free the address, or give another one with --listen-http");
+	check_addresses(check, &config->admin, "admin on",
+			"free the address, or give another one with --admin");
 }
 
 static void check_engines(struct check *check, const struct config *config)

@@ -143,8 +143,8 @@ static void print_text(const struct listing *listing)
 		if (strlen(backend->value.container) > container_width)
 			container_width = strlen(backend->value.container);
 	}
-	printf("%-*s  %-*s  %-28s  %-9s  %s\n", (int)width, "DOMAIN", (int)container_width,
-	       "CONTAINER", "ADDRESS", "STATE", "OWNER");
+	printf("%-*s  %-*s  %-28s  %-9s  %-7s  %s\n", (int)width, "DOMAIN", (int)container_width,
+	       "CONTAINER", "ADDRESS", "STATE", "OWNER", "DESCRIPTION");
 	for (size_t i = 0; i < listing->backend_count; i++) {
 		const struct backend *backend = &listing->backends[i];
 		bool again = i && !strcmp(backend->key.domain, backend[-1].key.domain);
@@ -153,10 +153,12 @@ static void print_text(const struct listing *listing)
 		cmd_address(backend->key.address, backend->key.address6, host);
 		snprintf(address, sizeof(address), strchr(host, ':') ? "[%s]:%u" : "%s:%u", host,
 			 backend->key.port);
-		printf("%-*s  %-*s  %-28s  %-9s  %s\n", (int)width,
+		printf("%-*s  %-*s  %-28s  %-9s  %-7s  ", (int)width,
 		       again ? "" : backend->key.domain, (int)container_width,
 		       backend->value.container, address, cmd_state(backend->value.state),
 		       cmd_owner(backend->value.owner));
+		print_clean(backend->value.description);
+		putchar('\n');
 	}
 	for (size_t i = 0; i < listing->rejected_count; i++) {
 		const struct rejected *rejected = &listing->rejected[i];

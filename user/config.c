@@ -417,7 +417,7 @@ static int set_docker_host(struct config *config, const char *(*env)(const char 
 	const char *docker_host = env("DOCKER_HOST");
 	const char *expected;
 
-	if (config->docker_unix || config->docker_tcp)
+	if (config->docker_unix || config->docker_tcp || !config->docker_enabled)
 		return 0;
 	if (!docker_host || !*docker_host)
 		return set_docker(config, 0, DOCKER_SOCKET_STANDARD, &expected);

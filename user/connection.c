@@ -21,6 +21,8 @@
 
 #define LINGER_MS 5000	   /* after an answer of ours: silence of the client */
 #define LINGER_MAX_MS 30000
+#define PARTING_MS 100		/* of silence behind an answer: it has ended */
+#define PARTING_PIPELINED_MS 1000 /* the same, where the client did not wait for its end */
 #define RESET_MS 5000	   /* without progress: for what was received before a reset */
 #define DRAIN_QUIET_MS 5000 /* without a byte: idle, when the agent stops */
 #define DRAIN_CHECK_MS 500
@@ -49,8 +51,15 @@ void connection_set_open_timer(struct connection *c)
 {
 	const struct worker *worker = c->worker;
 
-	connection_set_timer(c, worker->state == WORKER_RUN ? worker->shared->config->idle_timeout_ms
+	if (!c->resetting)
+		connection_set_timer(c, worker->state == WORKER_RUN ? worker->shared->config->idle_timeout_ms
 							    : DRAIN_CHECK_MS);
+}
+
+void connection_set_parting_timer(struct connection *c)
+{
+	if (!c->resetting)
+		connection_set_timer(c, PARTING_MS);
 }
 
 static int set_buffer(int fd, int forced, int plain, int bytes)
@@ -137,6 +146,8 @@ uint64_t connection_to_client(const struct connection *c)
 
 static void run_answer(struct connection *c)
 {
+	size_t drained = 0;
+
 	while (!c->client.shut) {
 		ssize_t n = answer_send(&c->answer, c->client.io.fd);
 
@@ -160,6 +171,9 @@ static void run_answer(struct connection *c)
 			return;
 		} else if (now_ms(c) - c->since_ms > LINGER_MAX_MS) {
 			connection_close(c, true);
+			return;
+		} else if ((drained += (size_t)n) > RELAY_BUDGET) {
+			loop_next_turn(c->worker->loop, &c->task);
 			return;
 		} else {
 			connection_set_timer(c, LINGER_MS);
@@ -198,6 +212,14 @@ static int unsent(const struct side *side)
 	int bytes = 0;
 
 	return ioctl(side->io.fd, SIOCOUTQNSD, &bytes) ? 0 : bytes;
+}
+
+/* Bytes that the peer's kernel has not acknowledged yet. */
+static int unsent_or_unacked(const struct side *side)
+{
+	int bytes = 0;
+
+	return ioctl(side->io.fd, SIOCOUTQ, &bytes) ? 0 : bytes;
 }
 
 /* Differs from the last time where anything has moved. */
@@ -409,6 +431,7 @@ static void first_head(struct connection *c)
 	int n = reqhead_parse(relay_data(&c->up), c->up.len, &c->scanned, head);
 
 	if (n < 0) {
+		c->head_method = head->head;
 		connection_answer(c, -n);
 	} else if (n) {
 		exchange_begin_request(c, head, (size_t)n);
@@ -481,6 +504,8 @@ static void side_ready(struct loop_io *io, uint32_t events)
 		side->writable = true;
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		side->hup = true;
+	if (events & EPOLLERR && c->state == OPEN)
+		side->reset = true;
 	if (events & EPOLLERR && is_unwatched(c, side))
 		connection_close(c, true);
 	else
@@ -489,15 +514,18 @@ static void side_ready(struct loop_io *io, uint32_t events)
 
 /* Time. */
 
+/* As far as can be told: bytes of an answer to the last request came, and none is on its way. */
+static bool is_answered(const struct connection *c)
+{
+	if (c->opaque || c->approved || c->up.piped || c->down.len || c->down.piped)
+		return false;
+	return connection_to_client(c) > c->moved_at_request && !unsent_or_unacked(&c->client);
+}
+
+/* Between two requests. */
 static bool is_quiet(const struct connection *c)
 {
-	int queued = 0;
-
-	if (c->opaque || c->body.state != REQBODY_DONE || c->up.len || c->up.piped || c->down.len ||
-	    c->down.piped)
-		return false;
-	return connection_to_client(c) > c->moved_at_request &&
-	       !ioctl(c->client.io.fd, SIOCOUTQ, &queued) && !queued;
+	return is_answered(c) && c->body.state == REQBODY_DONE && !c->up.len;
 }
 
 /* Bytes that an engine moved by itself count as activity when somebody asks. */
@@ -512,6 +540,36 @@ static uint64_t idle_ms(struct connection *c)
 	return now_ms(c) - c->active_ms;
 }
 
+/*
+ * Where an answer ends is not known to this version, only that it has been silent: so an answer of
+ * the agent's own, or the end, comes behind a silence. What has not been answered at all gets the
+ * time of a drain.
+ */
+static void parting_timeout(struct connection *c)
+{
+	int queued = unsent_or_unacked(&c->client);
+	bool answered = is_answered(c);
+	uint64_t idle, enough = c->worker->shared->config->drain_timeout_ms;
+
+	/* the client's queue empties without an event */
+	if (queued != c->queued)
+		c->active_ms = now_ms(c);
+	c->queued = queued;
+	idle = idle_ms(c);
+	if (answered)
+		enough = c->pipelined ? PARTING_PIPELINED_MS : PARTING_MS;
+	if (idle < enough) {
+		connection_set_timer(c, enough - idle < PARTING_PIPELINED_MS ? enough - idle
+									      : PARTING_PIPELINED_MS);
+		return;
+	}
+	server_close(c, !answered);
+	if (answered && c->parting_status)
+		connection_answer(c, c->parting_status);
+	else
+		connection_linger(c);
+}
+
 static void open_timeout(struct connection *c)
 {
 	uint64_t timeout_ms = c->worker->shared->config->idle_timeout_ms;
@@ -520,11 +578,10 @@ static void open_timeout(struct connection *c)
 	if (c->resetting) {
 		reset_timeout(c);
 	} else if (c->parting) {
-		/* the container does not end: give up what it may still send */
-		c->parting_status = 0;
-		connection_linger(c);
+		parting_timeout(c);
 	} else if (c->partial_head) {
 		c->partial_head = false;
+		c->head_method = false;
 		exchange_part(c, 408);
 		loop_next_turn(c->worker->loop, &c->task);
 	} else if (c->worker->state == WORKER_DRAIN) {
@@ -539,6 +596,33 @@ static void open_timeout(struct connection *c)
 	}
 }
 
+/* A client that still takes what is queued is not cut off by its silence. */
+static void linger_timeout(struct connection *c)
+{
+	uint64_t since = now_ms(c) - c->since_ms;
+	int queued = unsent_or_unacked(&c->client);
+
+	if (queued && queued != c->queued && since < c->worker->shared->config->idle_timeout_ms) {
+		c->queued = queued;
+		connection_set_timer(c, LINGER_MS);
+	} else {
+		connection_close(c, true);
+	}
+}
+
+static void head_timeout(struct connection *c)
+{
+	uint64_t timeout_ms = c->worker->shared->config->head_timeout_ms;
+	uint64_t since = now_ms(c) - c->since_ms;
+
+	if (!c->up.len)
+		connection_close(c, false);
+	else if (since < timeout_ms) /* the drain had set it, for a connection without a byte */
+		connection_set_timer(c, timeout_ms - since);
+	else
+		connection_answer(c, 408);
+}
+
 static void timer_fire(struct loop_timer *timer)
 {
 	struct connection *c =
@@ -546,10 +630,7 @@ static void timer_fire(struct loop_timer *timer)
 
 	switch (c->state) {
 	case HEAD:
-		if (c->up.len)
-			connection_answer(c, 408);
-		else
-			connection_close(c, false);
+		head_timeout(c);
 		break;
 	case CONNECT:
 		connect_failed(c, ETIMEDOUT);
@@ -561,7 +642,7 @@ static void timer_fire(struct loop_timer *timer)
 		reset_timeout(c);
 		break;
 	case ANSWER:
-		connection_close(c, true);
+		linger_timeout(c);
 		break;
 	case CLOSED:
 		break;
@@ -620,7 +701,7 @@ void connection_drain_all(struct worker *worker, bool now)
 			connection_close(c, true);
 		else if (c->state == HEAD && !c->up.len)
 			connection_set_timer(c, DRAIN_HEAD_MS);
-		else if (c->state == OPEN && !c->parting && !c->partial_head)
+		else if (c->state == OPEN && !c->parting && !c->partial_head && !c->resetting)
 			connection_set_timer(c, 0);
 	}
 }

@@ -64,9 +64,11 @@ struct connection {
 	bool watch;  /* the status of the first answer, or of one to an upgrade, is not known yet */
 	struct resphead answer_head;
 
-	bool parting; /* no further request; ended when the container has ended */
+	bool parting;	/* no further request; ended when the last one has been answered */
+	bool pipelined; /* the request that may not pass came before the last one's answer */
 	int parting_status;
 	struct answer answer;
+	int queued; /* to the client, when the time-out of ANSWER last asked */
 };
 
 /* connection.c */
@@ -76,6 +78,8 @@ void connection_set_timer(struct connection *c, uint64_t delay_ms);
 void connection_set_open_timer(struct connection *c);
 /* Count what the relay has written since the last call. */
 void connection_account(struct connection *c);
+/* How long to wait for the end of what is outstanding on a connection that is parting. */
+void connection_set_parting_timer(struct connection *c);
 /* Bytes that have gone to the client, whoever carried them. */
 uint64_t connection_to_client(const struct connection *c);
 /* Is the container that this connection goes to still what `route` (or NULL) means? */

@@ -591,28 +591,40 @@ static void cut_at(struct datapath *datapath, const struct route_table *table, u
 	}
 }
 
-static void clear_rejected(struct datapath *datapath)
+static void set_rejected_key(struct kkm_rejected_key *key, const struct route_rejected *rejected)
 {
-	int fd = bpf_map__fd(datapath->skel->maps.kkm_rejected);
-	struct kkm_rejected_key key;
+	memset(key, 0, sizeof(*key));
+	snprintf(key->id, sizeof(key->id), "%s", rejected->id);
+	snprintf(key->domain, sizeof(key->domain), "%s", rejected->domain);
+}
 
-	while (!bpf_map_get_next_key(fd, NULL, &key)) {
-		if (bpf_map_delete_elem(fd, &key))
-			break;
+static bool is_rejected(const struct route_table *table, const struct route_rejected *rejected)
+{
+	for (unsigned int i = 0; i < table->rejected_count; i++) {
+		if (!strcmp(table->rejected[i].id, rejected->id) &&
+		    !strcmp(table->rejected[i].domain, rejected->domain))
+			return true;
 	}
+	return false;
 }
 
 /* A list for people: what does not fit is left out. */
-static void write_rejected(struct datapath *datapath, const struct route_table *table)
+static void write_rejected(struct datapath *datapath, const struct route_table *previous,
+			   const struct route_table *table)
 {
-	clear_rejected(datapath);
-	for (unsigned int i = 0; i < table->rejected_count; i++) {
+	struct kkm_rejected_key key;
+
+	for (unsigned int i = 0; previous && i < previous->rejected_count; i++) {
+		if (is_rejected(table, &previous->rejected[i]))
+			continue;
+		set_rejected_key(&key, &previous->rejected[i]);
+		bpf_map_delete_elem(bpf_map__fd(datapath->skel->maps.kkm_rejected), &key);
+	}
+	for (unsigned int i = 0; i < table->rejected_count && i < KKM_MAX_REJECTED; i++) {
 		const struct route_rejected *rejected = &table->rejected[i];
 		struct kkm_rejected value = { .refusal = rejected->refusal };
-		struct kkm_rejected_key key = { 0 };
 
-		snprintf(key.id, sizeof(key.id), "%s", rejected->id);
-		snprintf(key.domain, sizeof(key.domain), "%s", rejected->domain);
+		set_rejected_key(&key, rejected);
 		snprintf(value.container, sizeof(value.container), "%s", rejected->name);
 		snprintf(value.label, sizeof(value.label), "%s", rejected->label);
 		snprintf(value.reason, sizeof(value.reason), "%s", rejected->reason);
@@ -642,7 +654,7 @@ int datapath_publish(struct datapath *datapath, const struct route_table *previo
 			cut_at(datapath, next, i);
 		}
 	}
-	write_rejected(datapath, next);
+	write_rejected(datapath, previous, next);
 	datapath_set_meta(datapath, datapath->meta.engine, next->ready);
 	return err;
 }

@@ -40,8 +40,8 @@ unsigned int datapath_max_conns(const struct datapath *datapath);
 
 /*
  * Make the maps hold `next`, given that they hold `previous` (NULL: nothing). A domain in both
- * never looks absent. 0, or -E2BIG with *fits routes of the beginning of `next` written and no part
- * of any other.
+ * never looks absent. 0, or -errno (-E2BIG: full) with *fits routes of the beginning of `next`
+ * written and no part of any other.
  */
 int datapath_publish(struct datapath *datapath, const struct route_table *previous,
 		     const struct route_table *next, unsigned int *fits);

@@ -56,7 +56,7 @@ struct docker {
 	char *answer;
 	size_t answer_len, answer_capacity;
 	struct json_stream events;
-	bool stream_open, stream_failed, list_due;
+	bool stream_open, list_due;
 
 	struct container *containers;
 	unsigned int container_count;
@@ -72,7 +72,7 @@ struct docker {
 	struct loop_timer retry;
 	unsigned int failures;
 	bool changed;
-	int64_t last_event_ns;
+	int64_t last_event_ns, seen_event_ns; /* of this stream, of the ones before */
 	struct docker_status status;
 };
 
@@ -145,11 +145,23 @@ static void mark_dirty(struct docker *docker, const char *id)
  * lists are made from after it has sent the event (daemon/pause.go, monitor.go). So look again a little later,
  * and once more.
  */
-static void look_again_later(struct docker *docker, const char *id)
+static void look_now_and_again(struct docker *docker, const char *id)
 {
+	mark_dirty(docker, id);
 	id_set_add(&docker->again, id);
 	docker->looked_again = false;
-	loop_timer_set(docker->loop, &docker->look_again, LOOK_AGAIN_MS);
+	/* not put off by a steady flow of events */
+	if (!docker->look_again.place || docker->look_again.at_ms >
+						 loop_now_ms(docker->loop) + LOOK_AGAIN_MS)
+		loop_timer_set(docker->loop, &docker->look_again, LOOK_AGAIN_MS);
+}
+
+static void look_at_followers(struct docker *docker, const char *id)
+{
+	for (struct container *c = docker->containers; c; c = c->next) {
+		if (!strcmp(c->info.follows, id))
+			look_now_and_again(docker, c->info.source.id);
+	}
 }
 
 static void look_again_fire(struct loop_timer *timer)
@@ -168,19 +180,6 @@ static void look_again_fire(struct loop_timer *timer)
 	}
 	docker->looked_again = true;
 	loop_timer_set(docker->loop, &docker->look_again, LOOK_LAST_MS);
-}
-
-static bool mark_followers(struct docker *docker, const char *id)
-{
-	bool any = false;
-
-	for (struct container *c = docker->containers; c; c = c->next) {
-		if (!strcmp(c->info.follows, id)) {
-			mark_dirty(docker, c->info.source.id);
-			any = true;
-		}
-	}
-	return any;
 }
 
 static void log_parsed(const struct dockerjson_container *info)
@@ -227,8 +226,13 @@ static void upsert(struct docker *docker, const struct json *node, uint64_t orde
 		*link = container;
 		docker->container_count++;
 	} else if (*info.follows && !strcmp(container->info.follows, info.follows)) {
-		info.source.address = container->info.source.address; /* until it is known anew */
+		/* until they are known anew */
+		info.source.address = container->info.source.address;
+		if (!*info.source.error.reason)
+			info.source.error = container->info.source.error;
 	}
+	if (container->draining)
+		info.source.state = KKM_DRAINING;
 	container->seen = true;
 	container->unresolved = *info.follows;
 	if (same_source(&container->info, &info))
@@ -269,17 +273,17 @@ static void handle_event(struct docker *docker, const struct dockerjson_event *e
 		if (event->signal == SIGKILL ||
 		    event->signal == (container->stop_signal ? container->stop_signal : SIGTERM)) {
 			container->draining = true;
+			container->info.source.state = KKM_DRAINING;
 			mark_changed(docker);
 		}
 		break;
 	case DOCKER_GONE:
 		remove_container(docker, link);
 		/* a list that is asked for right now may still have it: the same order in Docker */
-		look_again_later(docker, event->id);
+		look_now_and_again(docker, event->id);
 		break;
 	case DOCKER_CHANGED:
-		mark_dirty(docker, event->id);
-		look_again_later(docker, event->id);
+		look_now_and_again(docker, event->id);
 		break;
 	case DOCKER_OTHER:
 		break;
@@ -295,16 +299,22 @@ static void on_event(void *ctx, const char *text, size_t len)
 		log_warn("Docker sent an event that is none", NULL);
 		return;
 	}
+	/* the stream was asked for from the last event on, which so comes once more */
+	if (event.time_ns && event.time_ns == docker->seen_event_ns)
+		return;
 	if (event.time_ns > docker->last_event_ns)
 		docker->last_event_ns = event.time_ns;
 	if (event.action == DOCKER_OTHER)
 		return;
-	if (mark_followers(docker, event.id))
-		log_debug("Docker event for a container that others follow", "event", event.name,
-			  NULL);
-	/* acted on at once, and again behind the list that is under way and may be older */
-	handle_event(docker, &event);
-	if (docker->query_kind == QUERY_LIST || docker->query_kind == QUERY_SOME) {
+	look_at_followers(docker, event.id);
+	/*
+	 * Acted on at once, and again behind the list that is under way and may be older. What
+	 * happened while nobody listened is old news: the first list shows what became of it.
+	 */
+	if (docker->status.connected)
+		handle_event(docker, &event);
+	if (!docker->status.connected || docker->query_kind == QUERY_LIST ||
+	    docker->query_kind == QUERY_SOME) {
 		if (docker->held_count < HELD_MAX)
 			docker->held[docker->held_count++] = event;
 		else
@@ -312,13 +322,28 @@ static void on_event(void *ctx, const char *text, size_t len)
 	}
 }
 
+/* An end that a new beginning follows: the list may show either. */
+static bool is_outdated(const struct docker *docker, unsigned int at, unsigned int count)
+{
+	for (unsigned int i = at + 1; i < count; i++) {
+		if (docker->held[i].action == DOCKER_CHANGED &&
+		    !strcmp(docker->held[i].id, docker->held[at].id))
+			return true;
+	}
+	return false;
+}
+
 static void replay_held(struct docker *docker)
 {
 	unsigned int count = docker->held_count;
 
 	docker->held_count = 0;
-	for (unsigned int i = 0; i < count; i++)
-		handle_event(docker, &docker->held[i]);
+	for (unsigned int i = 0; i < count; i++) {
+		if (is_outdated(docker, i, count))
+			look_now_and_again(docker, docker->held[i].id);
+		else
+			handle_event(docker, &docker->held[i]);
+	}
 }
 
 static void set_connected(struct docker *docker, bool connected, const char *error)
@@ -332,21 +357,28 @@ static void set_connected(struct docker *docker, bool connected, const char *err
 /* Everything under way is dropped, every container kept; tried again after a while. */
 static void fail(struct docker *docker, const char *why)
 {
+	const char *where = docker->options.unix_socket ? docker->options.unix_socket
+							: docker->options.tcp;
 	uint64_t delay_ms = BACKOFF_MIN_MS;
 	uint32_t random = 0;
+	char error[256];
 	ssize_t n;
 
-	/* one line a change of state, not one a try */
-	if (docker->status.connected || !docker->status.since_ms)
+	snprintf(error, sizeof(error), "%.120s: %.120s", where, why);
+	why = error;
+	/* one line a change of state or of reason, not one a try */
+	if (docker->status.connected || strcmp(why, docker->status.error))
 		log_warn("Docker daemon not available", "error", why, "next",
 			 docker->status.ready ? "routes stay, connecting again"
-					      : "trying again until it is there",
+					      : "trying again until it is there; see "
+						"--docker-socket",
 			 NULL);
 	set_connected(docker, false, why);
 	http_cancel(&docker->stream);
 	http_cancel(&docker->query);
 	docker->query_kind = QUERY_NONE;
-	docker->stream_open = docker->stream_failed = false;
+	docker->stream_open = false;
+	docker->seen_event_ns = docker->last_event_ns;
 	docker->held_count = docker->dirty.count = docker->again.count = 0;
 	json_stream_reset(&docker->events);
 	for (unsigned int i = 0; i < docker->failures && delay_ms < BACKOFF_MAX_MS; i++)
@@ -365,6 +397,12 @@ static void stream_head(void *ctx, long status)
 
 	docker->stream_open = status == 200;
 	docker->list_due = true;
+	if (docker->stream_open) {
+		log_info(docker->status.ready ? "Docker connected again"
+					      : "Docker client created successfully",
+			 "version", docker->version, NULL);
+		log_info("Starting Docker event watcher", NULL);
+	}
 	schedule(docker);
 }
 
@@ -400,7 +438,7 @@ static int answer_data(void *ctx, const char *data, size_t len)
 		size_t capacity = (docker->answer_len + len) * 2;
 		char *grown;
 
-		if (capacity > ANSWER_MAX)
+		if (docker->answer_len + len > ANSWER_MAX)
 			return -EMSGSIZE;
 		grown = realloc(docker->answer, capacity);
 		if (!grown)
@@ -431,9 +469,6 @@ static const char *version_answer(struct docker *docker)
 	if (err)
 		return "GET /version was not answered as Docker does";
 	snprintf(docker->status.version, sizeof(docker->status.version), "%s", docker->version);
-	log_info(docker->status.ready ? "Docker connected again"
-				      : "Docker client created successfully",
-		 "version", docker->version, NULL);
 	return start_stream(docker) ? NULL : "out of memory";
 }
 
@@ -477,6 +512,7 @@ static const char *some_answer(struct docker *docker, const struct json *root)
 static const char *follow_answer(struct docker *docker, const struct json *root)
 {
 	const char *id = docker->asked.ids[0];
+	struct dockerjson_container was;
 
 	for (struct container *c = docker->containers; c; c = c->next) {
 		struct route_source *source = &c->info.source;
@@ -484,13 +520,17 @@ static const char *follow_answer(struct docker *docker, const struct json *root)
 		if (strcmp(c->info.follows, id) || !c->unresolved)
 			continue;
 		c->unresolved = false;
+		was = c->info;
 		memset(&source->error, 0, sizeof(source->error));
+		memset(&source->address, 0, sizeof(source->address));
 		if (!json_first(root))
 			snprintf(source->error.reason, sizeof(source->error.reason),
 				 "container %.12s, whose network it shares, is not running", id);
 		else
 			dockerjson_address(json_first(root), source->labels.port, NULL,
 					   &source->address, &source->error);
+		if (same_source(&was, &c->info))
+			continue;
 		if (*source->error.reason)
 			log_parsed(&c->info);
 		mark_changed(docker);
@@ -668,7 +708,6 @@ static bool start_stream(struct docker *docker)
 		snprintf(url, sizeof(url), "%s/v%s/events?since=%llu.%09llu&filters=%s",
 			 docker->base, docker->version, (unsigned long long)(since_ns / 1000000000),
 			 (unsigned long long)(since_ns % 1000000000), escaped);
-		log_info("Starting Docker event watcher", NULL);
 		err = http_get(docker->http, url, docker->options.unix_socket, 0, &handler,
 			       &docker->stream);
 	}
@@ -761,8 +800,6 @@ int docker_sources(struct docker *docker, const struct route_source ***out, size
 		/* no address yet and no error either: its network's owner is being asked for */
 		if (!source->address.ss_family && !*source->error.reason)
 			continue;
-		if (c->draining)
-			source->state = KKM_DRAINING;
 		sources[n++] = source;
 	}
 	*out = sources;

@@ -51,6 +51,17 @@ static void claim_slot(struct engine_leg *leg)
 	__atomic_store_n(&slot->leg, leg->cookie, __ATOMIC_SEQ_CST);
 }
 
+/*
+ * No program decides about this leg any more when this returns. A program runs for a microsecond;
+ * where it was preempted, its thread gets this CPU.
+ */
+static void stop_programs(struct engine_leg *leg)
+{
+	__atomic_exchange_n(&leg->slot->stop, 1, __ATOMIC_SEQ_CST);
+	for (int i = 0; i < 10000 && __atomic_load_n(&leg->slot->running, __ATOMIC_SEQ_CST); i++)
+		sched_yield();
+}
+
 static void release_slot(struct engine_leg *leg)
 {
 	__atomic_store_n(&leg->slot->leg, 0, __ATOMIC_SEQ_CST);
@@ -128,10 +139,7 @@ void engine_leave(struct engine_leg *leg)
 	if (leg->engine != KKM_SOCKMAP)
 		return;
 	leg->engine = KKM_RELAY;
-	__atomic_exchange_n(&leg->slot->stop, 1, __ATOMIC_SEQ_CST);
-	/* A program runs for a microsecond; where it was preempted, its thread gets this CPU. */
-	for (int i = 0; i < 10000 && __atomic_load_n(&leg->slot->running, __ATOMIC_SEQ_CST); i++)
-		sched_yield();
+	stop_programs(leg);
 	datapath_container_delete(leg->datapath, leg->cookie);
 }
 
@@ -139,6 +147,9 @@ void engine_close(struct engine_leg *leg)
 {
 	if (!leg->datapath)
 		return;
+	/* an application that does not close its socket shall not keep a place in the map */
+	if (leg->announced)
+		engine_leave(leg);
 	datapath_conn_delete(leg->datapath, leg->cookie, leg->announced && !leg->slot->enrolled);
 	leg->engine = KKM_RELAY;
 	release_slot(leg);

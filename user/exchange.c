@@ -6,16 +6,17 @@
 
 #include "connection_impl.h"
 
-#define PARTING_MS 5000 /* for what is outstanding, before a connection is ended by us */
-
 /* Requests. */
 
 /* No further request passes; what is outstanding may end first. */
 void exchange_part(struct connection *c, int status)
 {
+	/* what is counted as moved shall not change any more behind our back */
+	engine_leave(&c->leg);
 	c->parting = true;
+	c->pipelined = connection_to_client(c) == c->moved_at_request;
 	c->parting_status = status;
-	connection_set_timer(c, PARTING_MS);
+	connection_set_parting_timer(c);
 }
 
 void exchange_begin_request(struct connection *c, const struct reqhead *head, size_t len)
@@ -45,13 +46,16 @@ static bool next_head(struct connection *c)
 		c->partial_head = true;
 		connection_set_timer(c, c->worker->shared->config->head_timeout_ms);
 	}
-	if (n < 0)
+	if (n < 0) {
+		c->head_method = head->head;
 		exchange_part(c, -n);
+	}
 	if (n <= 0)
 		return false;
 	route = route_find(table, head->host);
 	if (!connection_still_routed(c, route)) {
 		c->worker->stats->other_container += route != NULL;
+		c->head_method = head->head;
 		exchange_part(c, route ? 0 : table->ready ? 404 : 503);
 		return false;
 	}
@@ -74,7 +78,7 @@ static bool next_head(struct connection *c)
 static void body_fault(struct connection *c)
 {
 	engine_leave(&c->leg); /* or an answer could still begin between the question and ours */
-	if (!connection_to_client(c))
+	if (c->requests == 1 && !connection_to_client(c))
 		connection_answer(c, 400);
 	else
 		connection_linger(c);
@@ -237,11 +241,13 @@ static bool watch_answer(struct connection *c)
 		c->server.readable = false;
 		return false;
 	}
+	if (n == -ENOBUFS)
+		return true; /* more 1xx than the client takes: what is there has to go first */
 	if (n <= 0) {
 		/* an end in the middle of a status line: settle_down() answers */
 		c->server.ended = true;
 		c->server.reset = n < 0;
-		if (!c->answer_head.interim)
+		if (!c->answer_head.interim_seen)
 			relay_drop(&c->down);
 		stop_watching(c, 0);
 		return false;
@@ -251,9 +257,9 @@ static bool watch_answer(struct connection *c)
 		connection_answer(c, 502);
 	else if (status < 0)
 		connection_close(c, true);
-	else if (status || (c->answer_head.interim && !c->hold))
+	else if (status || (c->answer_head.interim_seen && !c->hold))
 		stop_watching(c, status);
-	return status > 0 || (!status && c->answer_head.interim);
+	return status > 0 || (!status && c->answer_head.interim_seen);
 }
 
 static bool pump_down(struct connection *c)
@@ -271,7 +277,7 @@ static bool pump_down(struct connection *c)
 	waiting = c->down.len || c->down.piped;
 	if (waiting ? !c->client.writable : !c->server.readable || c->server.ended)
 		return false;
-	if (c->watch && !(waiting && c->answer_head.interim))
+	if (c->watch && !(waiting && c->answer_head.interim_seen))
 		return false;
 	if (c->watch)
 		left = c->down.len; /* what follows is to be looked at first */
@@ -309,7 +315,7 @@ static void settle_up(struct connection *c)
 		connection_pass_reset(c);
 		return;
 	}
-	if (c->hold || (!c->client.ended && !c->parting))
+	if (c->hold || !c->client.ended)
 		return;
 	relay_drop(&c->up); /* a head that was never completed, or may not pass */
 	shutdown(c->server.io.fd, SHUT_WR);
@@ -344,8 +350,11 @@ static bool is_over(const struct connection *c)
 
 void exchange_run(struct connection *c)
 {
+	uint64_t before = c->down.bytes;
 	bool more_down = pump_down(c), more_up;
 
+	if (c->parting && c->down.bytes != before)
+		connection_set_parting_timer(c);
 	/* what is counted late is passed instead of short-circuited, never lost: see kkm_response */
 	connection_account(c);
 	more_up = pump_up(c);

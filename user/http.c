@@ -3,6 +3,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +30,13 @@ struct http_request {
 struct watch {
 	struct loop_io io;
 	struct http *http;
+	struct loop_task gone; /* freed when the turn has dropped what it had collected for it */
 };
+
+static void watch_free(struct loop_task *task)
+{
+	free((char *)task - offsetof(struct watch, gone));
+}
 
 static void collect_done(struct http *http);
 
@@ -66,7 +73,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
 		if (watch) {
 			loop_del(http->loop, &watch->io);
 			curl_multi_assign(http->multi, fd, NULL);
-			free(watch);
+			loop_defer(http->loop, &watch->gone);
 		}
 		return 0;
 	}
@@ -77,6 +84,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
 		return -1;
 	watch->http = http;
 	watch->io.ready = watch_ready;
+	watch->gone.run = watch_free;
 	if (loop_add(http->loop, &watch->io, fd, events)) {
 		free(watch);
 		return -1;
@@ -204,11 +212,15 @@ static void finish(struct http_request *request, CURLcode code)
 	struct http_handler handler = request->handler;
 	int err = request->abort_err ? request->abort_err : error_of(code);
 	char reason[CURL_ERROR_SIZE];
-	long status = 0;
+	long status = 0, os_errno = 0;
 
 	curl_easy_getinfo(request->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(request->easy, CURLINFO_OS_ERRNO, &os_errno);
 	memcpy(reason, request->reason, sizeof(reason));
-	if (!*reason)
+	/* libcurl names a host that nobody gave, and not the reason */
+	if (code == CURLE_COULDNT_CONNECT && os_errno)
+		snprintf(reason, sizeof(reason), "%s", strerror((int)os_errno));
+	else if (!*reason)
 		strncpy(reason, curl_easy_strerror(code), sizeof(reason) - 1);
 	request_free(request);
 	handler.done(handler.ctx, err, status, reason);

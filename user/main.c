@@ -34,6 +34,12 @@ static const char *environment(const char *name)
 	return getenv(name);
 }
 
+/* What the docker command uses and the agent cannot (ssh://) is no matter to one that only reads. */
+static const char *environment_of_readers(const char *name)
+{
+	return strcmp(name, "DOCKER_HOST") ? getenv(name) : NULL;
+}
+
 int main(int argc, char **argv)
 {
 	char error[CONFIG_ERROR_LEN];
@@ -49,7 +55,11 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(*commands); i++) {
 		if (strcmp(commands[i].name, argv[1]))
 			continue;
-		if (config_parse(&config, argc - 2, argv + 2, environment, NULL, error)) {
+		if (config_parse(&config, argc - 2, argv + 2,
+				 commands[i].run == cmd_run || commands[i].run == cmd_check
+					 ? environment
+					 : environment_of_readers,
+				 NULL, error)) {
 			fprintf(stderr, "kakuremichi-agent: %s\n", error);
 			return 2;
 		}

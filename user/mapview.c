@@ -5,12 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #define KEY_MAX 512
-#define VALUE_MAX 1024
 
 static int open_map(const struct mapview *view, const char *map)
 {
@@ -69,20 +69,34 @@ int mapview_open(const char *bpf_dir, struct mapview *out)
 int mapview_each(const struct mapview *view, const char *map,
 		 void (*each)(void *ctx, const void *key, const void *value), void *ctx)
 {
-	char keys[2][KEY_MAX], value[VALUE_MAX];
-	void *previous = NULL;
+	struct bpf_map_info info = { 0 };
+	__u32 len = sizeof(info), count = 0, row;
+	char *keys = NULL, *values = NULL, batch[KEY_MAX];
 	int fd = open_map(view, map);
+	int err = 0;
 
 	if (fd < 0)
 		return fd;
-	for (unsigned int turn = 0; !bpf_map_get_next_key(fd, previous, keys[turn]); turn = !turn) {
-		previous = keys[turn];
-		/* an entry may go between the two calls */
-		if (!bpf_map_lookup_elem(fd, previous, value))
-			each(ctx, previous, value);
+	if (bpf_obj_get_info_by_fd(fd, &info, &len))
+		err = -errno;
+	/* whole, in one call: walking from key to key starts over where the last key has gone */
+	count = info.max_entries;
+	row = (info.value_size + 7u) & ~7u;
+	if (!err) {
+		keys = calloc(count, info.key_size);
+		values = calloc(count, row);
 	}
+	if (!err && (!keys || !values))
+		err = -ENOMEM;
+	if (!err && bpf_map_lookup_batch(fd, NULL, batch, keys, values, &count, NULL) &&
+	    errno != ENOENT)
+		err = -errno;
+	for (__u32 i = 0; !err && i < count; i++)
+		each(ctx, keys + (size_t)i * info.key_size, values + (size_t)i * info.value_size);
+	free(keys);
+	free(values);
 	close(fd);
-	return 0;
+	return err;
 }
 
 static void add_row(void *ctx, const void *key, const void *value)

@@ -19,7 +19,7 @@ struct mapview {
 /* 0; -ENOENT where nothing is pinned, -EACCES, or -EPROTO for the pins of another layout. */
 int mapview_open(const char *bpf_dir, struct mapview *out);
 
-/* Call `each` for every entry of a map that has at most 512 bytes of key and 1024 of value. */
+/* Call `each` for every entry of a map, each once, however the map changes meanwhile. 0 or -errno. */
 int mapview_each(const struct mapview *view, const char *map,
 		 void (*each)(void *ctx, const void *key, const void *value), void *ctx);
 /* One entry; 0 or -errno. */

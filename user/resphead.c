@@ -24,7 +24,7 @@ int resphead_feed(struct resphead *head, const char *data, size_t len)
 			else if (data[i] != '\r')
 				head->newlines = 0;
 			if (head->newlines == 2)
-				*head = (struct resphead){ .len = 0 };
+				*head = (struct resphead){ .interim_seen = true };
 			continue;
 		}
 		/* nothing else can become one */
@@ -37,6 +37,7 @@ int resphead_feed(struct resphead *head, const char *data, size_t len)
 			if (status < 0 || status == 101 || status >= 200)
 				return status;
 			head->interim = status;
+			head->interim_seen = true;
 			head->newlines = data[i] == '\n';
 		}
 	}

@@ -3,6 +3,7 @@
 #ifndef KKM_RESPHEAD_H
 #define KKM_RESPHEAD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct resphead {
@@ -10,6 +11,7 @@ struct resphead {
 	unsigned int len;
 	unsigned int newlines; /* in a row, while a 1xx head is skipped */
 	int interim;
+	bool interim_seen;   /* a 1xx head has begun: what follows may pass as it comes */
 };
 
 /* Zeroed before the first bytes. 0: not known yet; 101 or 200..999; -1: this is not HTTP/1. */

@@ -94,7 +94,28 @@ static void resume_fire(struct loop_timer *timer)
 {
 	struct worker *worker = (struct worker *)((char *)timer - offsetof(struct worker, resume));
 
-	set_accepting(worker, worker->connection_count < worker->max_connections);
+	set_accepting(worker, true);
+}
+
+/* A place for one more connection, of those of all workers. What waits when we stop has to fit. */
+static bool reserve(struct worker *worker)
+{
+	const struct worker_shared *shared = worker->shared;
+
+	if (atomic_fetch_add(shared->connections, 1) < shared->config->max_connections ||
+	    worker->state != WORKER_RUN)
+		return true;
+	atomic_fetch_sub(shared->connections, 1);
+	return false;
+}
+
+static void unreserve(struct worker *worker)
+{
+	const struct worker_shared *shared = worker->shared;
+
+	/* whoever found no place tries again */
+	if (atomic_fetch_sub(shared->connections, 1) >= shared->config->max_connections)
+		shared->room(shared->ctx);
 }
 
 /* False where there is nothing to accept any more, or accepting has been paused. */
@@ -102,20 +123,24 @@ static bool accept_one(struct worker *worker, int listen_fd)
 {
 	struct sockaddr_storage client;
 	socklen_t len = sizeof(client);
-	int fd;
+	int fd, err;
 
-	if (worker->connection_count >= worker->max_connections && worker->state == WORKER_RUN) {
+	if (!reserve(worker)) {
 		set_accepting(worker, false);
 		return false;
 	}
 	fd = accept4(listen_fd, (struct sockaddr *)&client, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd >= 0) {
 		worker->stats->connections_accepted++;
-		if (connection_new(worker, fd, &client))
+		if (connection_new(worker, fd, &client)) {
 			close(fd);
+			unreserve(worker);
+		}
 		return true;
 	}
-	switch (errno) {
+	err = errno;
+	unreserve(worker);
+	switch (err) {
 	case ECONNABORTED:
 	case EINTR:
 	case EPROTO:
@@ -146,8 +171,7 @@ static void listener_ready(struct loop_io *io, uint32_t events)
 void worker_connection_closed(struct worker *worker)
 {
 	worker->stats->connections_closed++;
-	if (worker->accept_paused && worker->connection_count < worker->max_connections)
-		set_accepting(worker, true);
+	unreserve(worker);
 	if (worker->state != WORKER_RUN && !worker->connection_count)
 		loop_stop(worker->loop);
 }
@@ -197,6 +221,8 @@ static void woken(void *ctx)
 	pthread_mutex_unlock(&worker->lock);
 	if (table)
 		take_table(worker, table);
+	if (!worker->resume.place)
+		set_accepting(worker, true);
 	obey(worker, wish);
 }
 
@@ -214,11 +240,6 @@ static void *run(void *ctx)
 	return NULL;
 }
 
-static unsigned int share(unsigned int total, unsigned int workers)
-{
-	return total / workers ? total / workers : 1;
-}
-
 static int init(struct worker *worker, const int *fds, unsigned int count)
 {
 	const struct config *config = worker->shared->config;
@@ -229,7 +250,6 @@ static int init(struct worker *worker, const int *fds, unsigned int count)
 	if (err)
 		return err;
 	loop_on_wake(worker->loop, woken, worker);
-	worker->max_connections = share(config->max_connections, config->workers);
 	worker->resume.fire = resume_fire;
 	worker->stats = datapath ? datapath_stats(datapath, worker->index) : &worker->own_stats;
 	err = engine_slots_init(&worker->slots, worker->index * slots, slots);
@@ -283,15 +303,22 @@ int worker_start(struct worker *worker)
 	return -err;
 }
 
+void worker_join(struct worker *worker)
+{
+	if (worker && worker->started)
+		pthread_join(worker->thread, NULL);
+	if (worker)
+		worker->started = false;
+}
+
 void worker_free(struct worker **ptr)
 {
 	struct worker *worker = *ptr;
 
 	if (!worker)
 		return;
+	worker_join(worker);
 	*ptr = NULL;
-	if (worker->started)
-		pthread_join(worker->thread, NULL);
 	if (worker->loop) {
 		connection_drain_all(worker, true);
 		for (unsigned int i = 0; i < worker->listener_count; i++)
@@ -313,6 +340,11 @@ void worker_set_table(struct worker *worker, struct route_table *table)
 	route_table_put(&worker->incoming);
 	worker->incoming = route_table_get(table);
 	pthread_mutex_unlock(&worker->lock);
+	loop_wake(worker->loop);
+}
+
+void worker_resume(struct worker *worker)
+{
 	loop_wake(worker->loop);
 }
 

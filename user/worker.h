@@ -21,8 +21,10 @@ struct worker_shared {
 	struct datapath *datapath; /* or NULL */
 	enum kkm_engine engine;	   /* the one to try first */
 	bool bodies_leave;	   /* take a container's socket off sockmap before a request body */
-	/* Called in the worker's thread when it has ended. */
+	atomic_uint *connections; /* of all workers, against config->max_connections */
+	/* Both called in a worker's thread: it has ended; there is room for a connection again. */
 	void (*ended)(void *ctx);
+	void (*room)(void *ctx);
 	void *ctx;
 };
 
@@ -44,7 +46,7 @@ struct worker {
 	bool accept_paused;
 
 	struct connection *connections; /* all of them */
-	unsigned int connection_count, max_connections;
+	unsigned int connection_count;
 	unsigned int turn; /* for ties between backends */
 
 	struct route_table *table;
@@ -58,11 +60,15 @@ struct worker {
 int worker_new(const struct worker_shared *shared, unsigned int index, const int *fds,
 	       unsigned int count, struct worker **out);
 int worker_start(struct worker *worker);
-void worker_free(struct worker **worker); /* joins the thread */
+/* Wait for the thread's end. All have to be joined before the first is freed: room() wakes all. */
+void worker_join(struct worker *worker);
+void worker_free(struct worker **worker);
 
 /* From any thread. */
 void worker_set_table(struct worker *worker, struct route_table *table);
 void worker_wish(struct worker *worker, enum worker_wish wish);
+/* Where it paused accepting at the limit, it tries again. */
+void worker_resume(struct worker *worker);
 
 /* For connection.c. */
 void worker_connection_closed(struct worker *worker);

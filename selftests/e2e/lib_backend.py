@@ -11,6 +11,8 @@ What it does is asked for by the request's path and query:
   /halfclose?n=              an answer to EOF, and only after its end the request's body is read
   /nothing                   no answer
   /close, /reset?n=          the end, after n bytes of an answer
+  /continue, /hint           100 and the answer; 103, and the answer after `release`
+  /slow                      the answer after 0.7 s
   /garbage, /twice           an answer that is not HTTP; one that is framed twice
   /upgrade?then=&n=          101, and then: sink (SHA-256 of all that comes, at its end), echo,
                              source (n bytes and the end), halfclose (a line and a half-close,
@@ -28,6 +30,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from urllib.parse import parse_qsl, urlsplit
 
 CONTROL_PORT = 9000
@@ -214,6 +217,20 @@ class Connection:
         for _ in self.to_eof():
             pass
         return False
+
+    def do_continue(self):
+        self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.read_body()
+        self.answer(b"continued\n")
+
+    def do_hint(self):
+        self.sock.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        RELEASE.wait(120)
+        self.answer(b"hinted\n")
+
+    def do_slow(self):
+        time.sleep(0.7)
+        self.answer(b"late\n")
 
     def do_close(self):
         return False
