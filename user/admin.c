@@ -13,6 +13,7 @@
 
 #define MAX_CONNECTIONS 64
 #define TIMEOUT_S 10
+#define LOOK_MS 500
 
 struct admin {
 	struct loop *loop;
@@ -20,24 +21,32 @@ struct admin {
 	struct loop_io io;
 	struct loop_timer timer;
 	bool local;
+	bool busy; /* had connections when it was last run */
 	admin_handler handler;
 	void *ctx;
 };
 
+/*
+ * At its limit of connections libmicrohttpd stops listening, and starts again only at the beginning
+ * of a run after one that ended some; no event and no time-out of its own leads to that run. So it
+ * is run every now and then for as long as there are connections, and once more.
+ */
 static void work(struct admin *admin)
 {
-	MHD_UNSIGNED_LONG_LONG timeout_ms;
+	const union MHD_DaemonInfo *info;
+	MHD_UNSIGNED_LONG_LONG timeout_ms = LOOK_MS;
+	bool had = admin->busy;
 
-	/*
-	 * Twice: at its limit of connections libmicrohttpd stops listening, and starts again only at
-	 * the beginning of a run after one that ended some; nothing would wake us for that one.
-	 */
 	MHD_run(admin->daemon);
-	MHD_run(admin->daemon);
-	if (MHD_get_timeout(admin->daemon, &timeout_ms) == MHD_YES)
-		loop_timer_set(admin->loop, &admin->timer, timeout_ms);
-	else
+	info = MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+	admin->busy = info && info->num_connections;
+	if (!admin->busy && !had) {
 		loop_timer_clear(admin->loop, &admin->timer);
+		return;
+	}
+	if (MHD_get_timeout(admin->daemon, &timeout_ms) != MHD_YES || timeout_ms > LOOK_MS)
+		timeout_ms = LOOK_MS;
+	loop_timer_set(admin->loop, &admin->timer, timeout_ms);
 }
 
 static void ready(struct loop_io *io, uint32_t events)

@@ -28,7 +28,7 @@ bool cmd_open_maps(const struct config *config, struct mapview *view)
 
 	if (!err)
 		return true;
-	if (err == -ENOENT && agent_answers(config))
+	if (err != -EPROTO && agent_answers(config))
 		fprintf(stderr, "the agent runs without BPF maps, so that there is nothing to show: its "
 				"log says why\n");
 	else if (err == -ENOENT)

@@ -52,6 +52,10 @@ def test_without_bpf(lab):
                                     f"http://{lab.edge_addr}/name").returncode == 0,
                  "the agent in the container serves")
         check("No BPF maps" in lab.docker("logs", agent), "it says that it has no maps")
+        done = lib.run("docker", "-H", f"unix://{lab.docker_socket}", "exec", agent,
+                       "/usr/sbin/kakuremichi-agent", "routes")
+        expect(done.returncode, 1, "exit status of `routes`")
+        check("runs without BPF maps" in done.stderr, f"it says why: {done.stderr}")
     finally:
         lab.docker("rm", "-f", "-v", agent)
 
