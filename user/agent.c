@@ -296,8 +296,7 @@ static int open_datapath(struct agent *agent)
 	int err = datapath_open(&options, &agent->datapath, why);
 
 	if (err && err != -EBUSY && options.programs) {
-		log_warn("Datapath is relay: the programs could not be attached", "error", why,
-			 NULL);
+		log_warn("Datapath is relay: sockmap could not be set up", "error", why, NULL);
 		agent->shared.engine = KKM_RELAY;
 		options.programs = false;
 		err = datapath_open(&options, &agent->datapath, why);

@@ -391,6 +391,10 @@ static int set_from_flag(struct config *config, int argc, char *const *argv, int
 		*(*flag == 'j' ? &config->json : &config->help) = true;
 		return 0;
 	}
+	if (!option && len == 4 && !strncmp(flag, "json", len)) {
+		snprintf(error, CONFIG_ERROR_LEN, "--json takes no value");
+		return -EINVAL;
+	}
 	if (!option) {
 		snprintf(error, CONFIG_ERROR_LEN,
 			 "unknown option --%.*s: see kakuremichi-agent --help",
