@@ -17,6 +17,7 @@
 #include "docker.h"
 #include "json.h"
 #include "selftest.h"
+#include "text.h"
 #include "version.h"
 #include "worker.h"
 
@@ -86,11 +87,6 @@ static bool has_rejected(const struct route_table *table, const struct route_rej
 	return false;
 }
 
-static const char *const state_names[] = {
-	[KKM_ACTIVE] = "active",     [KKM_STARTING] = "starting", [KKM_UNHEALTHY] = "unhealthy",
-	[KKM_PAUSED] = "paused",     [KKM_DRAINING] = "draining",
-};
-
 static void log_route(const char *msg, const struct route *route)
 {
 	char target[ADDRESS_TEXT_MAX];
@@ -98,7 +94,7 @@ static void log_route(const char *msg, const struct route *route)
 	log_info(msg, "domain", route->domain, "target",
 		 address_print(&route->backends[0].address, target), "container",
 		 route->backends[0].name, "#backends", log_number(route->count), "state",
-		 state_names[route->state], NULL);
+		 text_state(route->state), NULL);
 }
 
 static bool same_route(const struct route *a, const struct route *b)
@@ -430,13 +426,9 @@ static int watch_signals(struct agent *agent)
 
 static void add_time(struct json *object, const char *name, uint64_t ms)
 {
-	char text[40] = "";
-	time_t seconds = (time_t)(ms / 1000);
-	struct tm utc;
+	char text[TEXT_TIME_MAX];
 
-	gmtime_r(&seconds, &utc);
-	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
-	json_add_str(object, name, ms ? text : NULL);
+	json_add_str(object, name, ms ? text_time(ms, text) : NULL);
 }
 
 static bool is_ready(const struct agent *agent, const char **why)
@@ -507,7 +499,7 @@ static char *status_json(const struct agent *agent)
 	json_add_str(root, "state", why);
 	json_add_int(root, "pid", getpid());
 	json_add_str(root, "version", version_number);
-	json_add_str(root, "engine", agent->shared.engine == KKM_SOCKMAP ? "sockmap" : "relay");
+	json_add_str(root, "engine", text_engine(agent->shared.engine));
 	json_add_str(root, "datapath", config_datapath_names[agent->config->datapath]);
 	add_time(root, "since", agent->started_ms);
 	json_add_int(root, "workers", agent->config->workers);

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "http.h"
 
@@ -44,25 +43,15 @@ bool cmd_open_maps(const struct config *config, struct mapview *view)
 	return false;
 }
 
-static void format_time(uint64_t ms, char out[40])
-{
-	time_t seconds = (time_t)(ms / 1000);
-	struct tm utc;
-
-	gmtime_r(&seconds, &utc);
-	strftime(out, 40, "%Y-%m-%dT%H:%M:%SZ", &utc);
-}
-
 struct json *cmd_document(const struct mapview *view)
 {
 	struct json *root = json_object();
-	char text[40];
+	char text[TEXT_TIME_MAX];
 
 	json_add_int(root, "schema", 1);
 	if (view) {
-		format_time(view->meta.written_ms, text);
 		json_add_bool(root, "stale", view->stale);
-		json_add_str(root, "written", text);
+		json_add_str(root, "written", text_time(view->meta.written_ms, text));
 	}
 	return root;
 }
@@ -80,44 +69,12 @@ int cmd_print(struct json **document)
 
 void cmd_note_stale(const struct mapview *view)
 {
-	char text[40];
+	char text[TEXT_TIME_MAX];
 
 	if (!view->stale)
 		return;
-	format_time(view->meta.written_ms, text);
-	fprintf(stderr, "stale: the agent has gone without stopping; last written %s\n", text);
-}
-
-const char *cmd_state(enum kkm_state state)
-{
-	static const char *const names[] = {
-		[KKM_ACTIVE] = "active",     [KKM_STARTING] = "starting",
-		[KKM_UNHEALTHY] = "unhealthy", [KKM_PAUSED] = "paused",
-		[KKM_DRAINING] = "draining",
-	};
-	_Static_assert(sizeof(names) / sizeof(*names) == KKM_DRAINING + 1, "one a state");
-
-	return state <= KKM_DRAINING ? names[state] : "?";
-}
-
-const char *cmd_owner(enum kkm_owner owner)
-{
-	static const char *const names[] = {
-		[KKM_DOCKER] = "docker", [KKM_CONTROL] = "control", [KKM_FILE] = "file"
-	};
-	_Static_assert(sizeof(names) / sizeof(*names) == KKM_FILE + 1, "one an owner");
-
-	return owner <= KKM_FILE ? names[owner] : "?";
-}
-
-const char *cmd_engine(enum kkm_engine engine)
-{
-	static const char *const names[] = {
-		[KKM_RELAY] = "relay", [KKM_SOCKMAP] = "sockmap", [KKM_HANDOVER] = "handover"
-	};
-	_Static_assert(sizeof(names) / sizeof(*names) == KKM_HANDOVER + 1, "one an engine");
-
-	return engine <= KKM_HANDOVER ? names[engine] : "?";
+	fprintf(stderr, "stale: the agent has gone without stopping; last written %s\n",
+		text_time(view->meta.written_ms, text));
 }
 
 const char *cmd_address(const __u8 v4[4], const __u8 v6[16], char *out)

@@ -6,6 +6,7 @@
 #include "config.h"
 #include "json.h"
 #include "mapview.h"
+#include "text.h"
 
 int cmd_run(struct config *config);
 int cmd_check(struct config *config);
@@ -24,10 +25,6 @@ int cmd_print(struct json **document);
 /* "note: …" on stderr where the maps are stale. */
 void cmd_note_stale(const struct mapview *view);
 
-/* Names of enum values, as in `routes`, in JSON and in text. */
-const char *cmd_state(enum kkm_state state);
-const char *cmd_owner(enum kkm_owner owner);
-const char *cmd_engine(enum kkm_engine engine);
 /* "192.0.2.1" or "2001:db8::1"; `out` has INET6_ADDRSTRLEN bytes. */
 const char *cmd_address(const __u8 v4[4], const __u8 v6[16], char *out);
 

@@ -46,8 +46,8 @@ static void show(void *ctx, const void *key, const void *value)
 	down = slot.down_bytes + slot.short_bytes;
 	if (!listing->array) {
 		printf("%-26s %-32s %-26s %-7s %-7s %12llu %12llu %8llu\n", client,
-		       conn.backend.domain, backend, cmd_engine(conn.up),
-		       cmd_engine(down_engine(&conn, &slot)), slot.up_bytes,
+		       conn.backend.domain, backend, text_engine(conn.up),
+		       text_engine(down_engine(&conn, &slot)), slot.up_bytes,
 		       (unsigned long long)down, (unsigned long long)age_ms / 1000);
 		return;
 	}
@@ -55,8 +55,8 @@ static void show(void *ctx, const void *key, const void *value)
 	json_add_str(object, "client", client);
 	json_add_str(object, "domain", conn.backend.domain);
 	json_add_str(object, "backend", backend);
-	json_add_str(object, "engine_up", cmd_engine(conn.up));
-	json_add_str(object, "engine_down", cmd_engine(down_engine(&conn, &slot)));
+	json_add_str(object, "engine_up", text_engine(conn.up));
+	json_add_str(object, "engine_down", text_engine(down_engine(&conn, &slot)));
 	json_add_int(object, "bytes_up", (int64_t)slot.up_bytes);
 	json_add_int(object, "bytes_down", (int64_t)down);
 	json_add_int(object, "bytes_down_short", (int64_t)slot.short_bytes);

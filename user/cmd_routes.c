@@ -82,8 +82,8 @@ static void backend_json(struct json *array, const struct backend *backend)
 	json_add_str(object, "address",
 		     cmd_address(backend->key.address, backend->key.address6, address));
 	json_add_int(object, "port", backend->key.port);
-	json_add_str(object, "state", cmd_state(backend->value.state));
-	json_add_str(object, "owner", cmd_owner(backend->value.owner));
+	json_add_str(object, "state", text_state(backend->value.state));
+	json_add_str(object, "owner", text_owner(backend->value.owner));
 	json_add_str(object, "description", backend->value.description);
 }
 
@@ -98,7 +98,7 @@ static void routes_json(struct json *root, const struct listing *listing)
 			struct json *route = json_append_object(routes);
 
 			json_add_str(route, "domain", backend->key.domain);
-			json_add_str(route, "owner", cmd_owner(backend->value.owner));
+			json_add_str(route, "owner", text_owner(backend->value.owner));
 			backends = json_add_array(route, "backends");
 		}
 		backend_json(backends, backend);
@@ -155,8 +155,8 @@ static void print_text(const struct listing *listing)
 			 backend->key.port);
 		printf("%-*s  %-*s  %-28s  %-9s  %-7s  ", (int)width,
 		       again ? "" : backend->key.domain, (int)container_width,
-		       backend->value.container, address, cmd_state(backend->value.state),
-		       cmd_owner(backend->value.owner));
+		       backend->value.container, address, text_state(backend->value.state),
+		       text_owner(backend->value.owner));
 		print_clean(backend->value.description);
 		putchar('\n');
 	}
