@@ -434,11 +434,6 @@ void datapath_close(struct datapath **ptr)
 	free(datapath);
 }
 
-bool datapath_has_programs(const struct datapath *datapath)
-{
-	return datapath->options.programs;
-}
-
 unsigned int datapath_max_conns(const struct datapath *datapath)
 {
 	return datapath->options.max_conns;
@@ -685,11 +680,6 @@ int datapath_client_add(struct datapath *datapath, uint64_t cookie, int fd)
 				   BPF_ANY)
 		       ? -errno
 		       : 0;
-}
-
-void datapath_client_delete(struct datapath *datapath, uint64_t cookie)
-{
-	bpf_map_delete_elem(bpf_map__fd(datapath->skel->maps.kkm_clients), &cookie);
 }
 
 void datapath_container_delete(struct datapath *datapath, uint64_t leg)

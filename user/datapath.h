@@ -35,7 +35,6 @@ int datapath_open(const struct datapath_options *options, struct datapath **out,
 /* Detaches every program, removes every pin. */
 void datapath_close(struct datapath **datapath);
 
-bool datapath_has_programs(const struct datapath *datapath);
 unsigned int datapath_max_conns(const struct datapath *datapath);
 
 /*
@@ -61,7 +60,6 @@ int datapath_conn_add(struct datapath *datapath, uint64_t leg, const struct kkm_
 void datapath_conn_delete(struct datapath *datapath, uint64_t leg, bool pending);
 /* Put a client's socket where redirects find it. 0 or -errno: EOPNOTSUPP after a half-close. */
 int datapath_client_add(struct datapath *datapath, uint64_t cookie, int fd);
-void datapath_client_delete(struct datapath *datapath, uint64_t cookie);
 /* Take a container's socket off the short way for good; its application's FIONREAD is right again. */
 void datapath_container_delete(struct datapath *datapath, uint64_t leg);
 

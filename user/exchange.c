@@ -107,12 +107,31 @@ static void approve(struct connection *c)
 
 /* Bytes both ways. Each of these returns true where it has more to do than its turn allows. */
 
-static bool up_broken(struct connection *c)
+/* What a pump has found out about its two sides. */
+static bool note(struct relay *relay, enum relay_result result, struct side *from, struct side *to)
 {
-	c->server.reset = true;
-	relay_drop(&c->up);
-	c->approved = 0;
-	return false;
+	switch (result) {
+	case RELAY_SOURCE_EMPTY:
+		from->readable = false;
+		return false;
+	case RELAY_TARGET_FULL:
+		to->writable = false;
+		return false;
+	case RELAY_SOURCE_ERROR:
+		from->reset = true;
+		/* fall through */
+	case RELAY_END:
+		from->ended = true;
+		return false;
+	case RELAY_TARGET_ERROR:
+		to->reset = true;
+		relay_drop(relay);
+		return false;
+	case RELAY_LIMIT:
+	case RELAY_YIELD:
+		break;
+	}
+	return true;
 }
 
 /* Bytes that need not be looked at: the rest of a body, or everything behind a 101. */
@@ -125,26 +144,7 @@ static bool pump_opaque(struct connection *c, uint64_t left)
 	result = relay_pump(&c->up, c->client.io.fd, c->server.io.fd, &left);
 	if (!c->opaque)
 		reqbody_skip(&c->body, c->up.bytes - before);
-	switch (result) {
-	case RELAY_SOURCE_EMPTY:
-		c->client.readable = false;
-		break;
-	case RELAY_TARGET_FULL:
-		c->server.writable = false;
-		break;
-	case RELAY_SOURCE_ERROR:
-		c->client.reset = true;
-		/* fall through */
-	case RELAY_END:
-		c->client.ended = true;
-		break;
-	case RELAY_TARGET_ERROR:
-		return up_broken(c);
-	case RELAY_LIMIT:
-	case RELAY_YIELD:
-		return true;
-	}
-	return false;
+	return note(&c->up, result, &c->client, &c->server);
 }
 
 static bool read_up(struct connection *c)
@@ -175,10 +175,13 @@ static bool write_up(struct connection *c)
 		c->approved -= (size_t)n;
 		return true;
 	}
-	if (n == -EAGAIN || n == -EINTR)
+	if (n == -EAGAIN || n == -EINTR) {
 		c->server.writable = false;
-	else
-		up_broken(c);
+	} else {
+		c->server.reset = true;
+		relay_drop(&c->up);
+		c->approved = 0;
+	}
 	return false;
 }
 
@@ -282,28 +285,8 @@ static bool pump_down(struct connection *c)
 	if (c->watch)
 		left = c->down.len; /* what follows is to be looked at first */
 	c->down.ending = c->server.hup;
-	switch (relay_pump(&c->down, c->server.io.fd, c->client.io.fd, &left)) {
-	case RELAY_SOURCE_EMPTY:
-		c->server.readable = false;
-		break;
-	case RELAY_TARGET_FULL:
-		c->client.writable = false;
-		break;
-	case RELAY_SOURCE_ERROR:
-		c->server.reset = true;
-		/* fall through */
-	case RELAY_END:
-		c->server.ended = true;
-		break;
-	case RELAY_TARGET_ERROR:
-		c->client.reset = true;
-		relay_drop(&c->down);
-		break;
-	case RELAY_LIMIT:
-	case RELAY_YIELD:
-		return true;
-	}
-	return false;
+	return note(&c->down, relay_pump(&c->down, c->server.io.fd, c->client.io.fd, &left),
+		    &c->server, &c->client);
 }
 
 /* The client has ended, or may send nothing more, and all that may pass has passed. */

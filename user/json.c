@@ -128,14 +128,6 @@ struct json *json_append_object(struct json *array)
 	return (struct json *)object;
 }
 
-void json_append_str(struct json *array, const char *text)
-{
-	cJSON *node = cJSON_CreateString(text);
-
-	if (node && !cJSON_AddItemToArray(mutable(array), node))
-		cJSON_Delete(node);
-}
-
 void json_add_str(struct json *object, const char *name, const char *text)
 {
 	if (text)

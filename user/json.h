@@ -36,7 +36,6 @@ struct json *json_object(void);
 struct json *json_add_object(struct json *parent, const char *name);
 struct json *json_add_array(struct json *parent, const char *name);
 struct json *json_append_object(struct json *array);
-void json_append_str(struct json *array, const char *text);
 void json_add_str(struct json *object, const char *name, const char *text);
 void json_add_int(struct json *object, const char *name, int64_t value);
 void json_add_bool(struct json *object, const char *name, bool value);

@@ -70,7 +70,7 @@ int mapview_each(const struct mapview *view, const char *map,
 		 void (*each)(void *ctx, const void *key, const void *value), void *ctx)
 {
 	struct bpf_map_info info = { 0 };
-	__u32 len = sizeof(info), count = 0, row;
+	__u32 len = sizeof(info), count;
 	char *keys = NULL, *values = NULL, batch[KEY_MAX];
 	int fd = open_map(view, map);
 	int err = 0;
@@ -81,10 +81,9 @@ int mapview_each(const struct mapview *view, const char *map,
 		err = -errno;
 	/* whole, in one call: walking from key to key starts over where the last key has gone */
 	count = info.max_entries;
-	row = (info.value_size + 7u) & ~7u;
 	if (!err) {
 		keys = calloc(count, info.key_size);
-		values = calloc(count, row);
+		values = calloc(count, info.value_size);
 	}
 	if (!err && (!keys || !values))
 		err = -ENOMEM;

@@ -200,7 +200,10 @@ static ssize_t flush(struct relay *relay, int to, uint64_t *left)
 	return 0;
 }
 
-/* At most *left bytes into the pipe or the buffer: > 0, 0 at the end, or -errno. */
+/*
+ * At most `left` bytes into the pipe; into the buffer perhaps more, of which flush() writes just so
+ * many and leaves the rest to be looked at. > 0, 0 at the end, or -errno.
+ */
 static ssize_t fill(struct relay *relay, int from, uint64_t left)
 {
 	size_t want = left < RELAY_PIPE ? (size_t)left : RELAY_PIPE;

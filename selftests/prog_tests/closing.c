@@ -238,6 +238,24 @@ CASE(slot_of_somebody_else)
 	DO(expect_nothing_left(f));
 }
 
+/* A program that still runs when the slot has another owner: the owner in the slot decides. */
+CASE(slot_with_another_owner)
+{
+	struct flow flow;
+
+	DO(flow_standard(f, &flow, false));
+	DO(expect_short(&flow, 100));
+	flow.leg.slot->leg++;
+	DO(expect_passed(&flow, 200));
+	ASSERT_EQ(flow.leg.slot->running, 0);
+	flow.leg.slot->leg--;
+	while (agent_relays(&flow, 1000))
+		;
+	DO(expect_short(&flow, 300));
+	flow_close(&flow);
+	DO(expect_nothing_left(f));
+}
+
 /* One client, one container after the other, as on a kept-alive connection. */
 CASE(one_client_two_containers)
 {
@@ -301,6 +319,7 @@ static const struct tap_case cases[] = {
 	{ "left before it was established", left_before_it_was_established },
 	{ "left before connecting", left_before_connecting },
 	{ "a slot of somebody else by now", slot_of_somebody_else },
+	{ "a slot with another owner", slot_with_another_owner },
 	{ "one client, one container after the other", one_client_two_containers },
 	{ "a client that has half-closed", half_closed_client },
 };

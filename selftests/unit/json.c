@@ -138,7 +138,6 @@ static void building(void **state)
 	json_add_int(root, "n", 1700000000123);
 	json_add_bool(root, "b", true);
 	json_add_null(root, "nul");
-	json_append_str(list, "x");
 	json_add_str(json_append_object(list), "k", "v");
 	json_add_int(json_add_object(root, "o"), "i", -1);
 	text = json_print(root, false);
