@@ -88,8 +88,8 @@ def code(lab, domain):
 
 def test_restart_while_away(lab):
     """a container restarted while the stream is lost: its domain never looks absent afterwards"""
-    app = lab.container("app", "app.test")
     proxy, agent = start(lab)
+    app = lab.container("app", "app.test")  # so that there is a last event to go on from
     agent.wait_route("app.test", "app")
     proxy.delay = lambda line: 30 if "/version" in line else 0
     proxy.cut()

@@ -565,6 +565,8 @@ def _run_case(lab, function, arguments):
 def main(lab_name):
     module = sys.modules["__main__"]
     cases = sorted(_cases(module, [a for a in sys.argv[1:] if not a.startswith("-")]))
+    if not cases:
+        sys.exit("no test of that name here")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     failures = 0
