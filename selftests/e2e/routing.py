@@ -817,15 +817,15 @@ def test_log(lab):
 def test_control(lab):
     """CONTROL_URL and API_KEY are accepted, answered by one WARN; the key is never logged"""
     key_file = lib.Path(lab.dir) / "key"
-    key_file.write_text("of-the-file-4711\n")
-    for flags, environ in (((), {"CONTROL_URL": "ws://127.0.0.1:9/x", "API_KEY": "of-the-4711"}),
+    key_file.write_text("agt_secret-of-the-file\n")
+    for flags, environ in (((), {"CONTROL_URL": "ws://127.0.0.1:9/x", "API_KEY": "agt_secret-of-the-variable"}),
                            (("--control-url", "wss://127.0.0.1:9", "--api-key-file", key_file,
                              "--log-level", "debug"), {})):
         agent = lab.agent(*flags, environ=environ)
         warned = [e for e in agent.logs("WARN") if "ontrol" in e["msg"] or "CONTROL" in str(e)]
         expect(len(warned), 1, f"WARNs about Control: {warned}")
-        check("4711" not in agent.text(), "the key is not in the log")
-        check("4711" not in str(agent.status()), "the key is not in status")
+        check("agt_secret" not in agent.text(), "the key is not in the log")
+        check("agt_secret" not in str(agent.status()), "the key is not in status")
         expect(agent.stop(), 0, "exit status")
 
 
