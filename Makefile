@@ -15,7 +15,7 @@ say     = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' $(1) $(2))
 VERSION := 0.1.0
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-PKGS := libbpf libelf zlib libcurl libcjson libmicrohttpd
+PKGS := libbpf libelf zlib libcurl libcjson libmicrohttpd libidn2
 # Asked only where something is compiled, so that `make check` can install them first.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS   = $(shell pkg-config --libs $(PKGS))

@@ -234,7 +234,7 @@ int kkm_response(struct sk_msg_md *msg)
 	 */
 	__sync_fetch_and_add(&slot->running, 1);
 	if (!__sync_fetch_and_or(&slot->stop, 0) && READ_ONCE(slot->leg) == own->leg &&
-	    relay_is_empty(tp, own, slot) && plain_socket(tp))
+	    !READ_ONCE(slot->hold) && relay_is_empty(tp, own, slot) && plain_socket(tp))
 		taken = redirect(msg, own);
 	if (taken) {
 		__sync_fetch_and_add(&slot->short_bytes, msg->size);

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised with every change of a pinned map's layout; old pins are replaced, never reinterpreted. */
-#define KKM_LAYOUT 1
+#define KKM_LAYOUT 2
 
 #define KKM_DOMAIN_LEN 256	/* a DNS name has at most 253 characters */
 #define KKM_NAME_LEN 128
@@ -71,6 +71,8 @@ struct kkm_route {
 struct kkm_backend {
 	enum kkm_state state;
 	enum kkm_owner owner;
+	__u32 tls_port;		/* where its TLS is, 0: not served on the TLS listener */
+	__u32 proxy_protocol;	/* version of the header that it is sent, 0: none */
 	char container[KKM_NAME_LEN];
 	char id[KKM_ID_LEN];
 	char description[KKM_REASON_LEN];
@@ -125,7 +127,8 @@ struct kkm_slot {
 	__u64 short_messages;	/* programs */
 	__u64 down_bytes;	/* agent */
 	__u64 up_bytes;		/* agent */
-	__u64 unused;
+	__u32 hold;		/* agent: pass everything for now, since the answers are read */
+	__u32 unused;
 };
 
 /* kkm_pending: what tells the container's end of a connection that is being opened. */
@@ -175,7 +178,13 @@ struct kkm_meta {
 	X(answers_502, "answered 502: container refused, or closed before an answer")              \
 	X(answers_503, "answered 503: domain known, no container up")                              \
 	X(answers_504, "answered 504: container did not accept in time")                           \
-	X(other_container, "connections closed because a later request was for another container") \
+	X(other_container, "requests for another container than their connection's last one")      \
+	X(legs_reused, "requests sent on a kept connection to their container")                    \
+	X(requests_repeated, "requests sent again, since a kept connection had just been closed")  \
+	X(upgrades, "connections that became opaque after a 101")                                  \
+	X(tls_connections, "TLS connections passed through to a container")                        \
+	X(tls_refused, "TLS connections refused: no ClientHello, or no route for its name")        \
+	X(proxy_refused, "connections refused: no PROXY protocol header where one is due")         \
 	X(upstream_connects, "connections opened to containers")                                   \
 	X(upstream_failures, "connections to containers that failed")                              \
 	X(relay_up_bytes, "bytes the agent carried from client to container")                      \

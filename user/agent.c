@@ -36,9 +36,9 @@ struct agent {
 	struct route_table *table;
 	struct loop_io signals;
 	struct loop_timer drain_end;
-	int *listen_fds; /* of each bound address, one for each worker */
-	unsigned int listen_count;
-	atomic_uint ended, connections;
+	struct worker_socket *listen; /* of each bound address, one for each worker */
+	unsigned int listen_count, http_count;
+	atomic_uint ended, connections, legs;
 	bool draining, forced, made_run_dir;
 	uint64_t started_ms;
 };
@@ -56,6 +56,7 @@ void agent_complete_config(struct config *config)
 	static char cgroup[512];
 	struct rlimit files = { .rlim_cur = 1024, .rlim_max = 1024 };
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	rlim_t usable;
 
 	if (!config->workers)
 		config->workers = cpus < 1	  ? 1
@@ -64,12 +65,16 @@ void agent_complete_config(struct config *config)
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
-	if (!config->max_connections) {
-		rlim_t usable = files.rlim_cur > SPARE_FILES ? files.rlim_cur - SPARE_FILES : 1;
-
-		usable = usable / FILES_A_CONNECTION + 1;
-		config->max_connections = usable > 1000000 ? 1000000 : (unsigned int)usable;
-	}
+	usable = files.rlim_cur > SPARE_FILES ? files.rlim_cur - SPARE_FILES : 1;
+	if (usable > FILES_A_CONNECTION * 1000000)
+		usable = FILES_A_CONNECTION * 1000000;
+	if (!config->max_connections)
+		config->max_connections = (unsigned int)(usable / FILES_A_CONNECTION + 1);
+	/* a client may have several: half of what the clients leave, the rest is for pipes */
+	config->max_legs = config->max_connections;
+	if (usable > config->max_connections &&
+	    (usable - config->max_connections) / 2 > config->max_legs)
+		config->max_legs = (unsigned int)((usable - config->max_connections) / 2);
 	if (!config->cgroup && !datapath_find_cgroup_root(cgroup, sizeof(cgroup)))
 		config->cgroup = cgroup;
 }
@@ -186,40 +191,60 @@ static void rebuild(void *ctx)
 
 /* Listeners. */
 
-static int bind_address(struct agent *agent, const struct sockaddr_storage *address, bool asked)
+static void keep_sockets(struct agent *agent, const int *fds, bool tls)
 {
 	unsigned int workers = agent->config->workers;
+
+	for (unsigned int i = 0; i < workers; i++)
+		agent->listen[agent->listen_count * workers + i] =
+			(struct worker_socket){ .fd = fds[i], .tls = tls };
+	agent->listen_count++;
+	agent->http_count += !tls;
+}
+
+static int bind_address(struct agent *agent, const struct sockaddr_storage *address, bool asked,
+			bool tls)
+{
+	const char *option = tls ? "--listen-tls" : "--listen-http";
 	char text[ADDRESS_TEXT_MAX];
-	int err = worker_listen(address, workers, agent->listen_fds + agent->listen_count * workers);
+	int fds[CONFIG_MAX_WORKERS];
+	int err = worker_listen(address, agent->config->workers, fds);
 
 	address_print(address, text);
 	if (!err) {
-		agent->listen_count++;
-		log_info("Listening", "address", text, NULL);
+		keep_sockets(agent, fds, tls);
+		log_info("Listening", "address", text, "protocol", tls ? "tls" : "http", NULL);
 		return 0;
 	}
 	if (asked) {
-		log_error("Cannot listen: free the address, or give another one with --listen-http",
-			  "address", text, "error", strerror(-err), NULL);
+		log_error("Cannot listen: free the address, or give another one", "address", text,
+			  "option", option, "error", strerror(-err), NULL);
 		return -ECANCELED;
 	}
-	log_warn("Cannot listen on a default address: choose with --listen-http", "address", text,
-		 "error", strerror(-err), NULL);
+	log_warn("Cannot listen on a default address: choose one, or off", "address", text, "option",
+		 option, "error", strerror(-err), NULL);
 	return 0;
+}
+
+static int bind_all(struct agent *agent, const struct config_listen *listen, bool tls)
+{
+	int err = 0;
+
+	for (unsigned int i = 0; i < listen->count && !err; i++)
+		err = bind_address(agent, &listen->addresses[i], listen->asked, tls);
+	return err;
 }
 
 static int bind_listeners(struct agent *agent)
 {
-	const struct config_listen *http = &agent->config->http;
-	int err = 0;
+	int err;
 
-	agent->listen_fds = calloc((size_t)CONFIG_MAX_LISTEN * agent->config->workers,
-				   sizeof(*agent->listen_fds));
-	if (!agent->listen_fds)
+	agent->listen = calloc((size_t)2 * CONFIG_MAX_LISTEN * agent->config->workers,
+			       sizeof(*agent->listen));
+	if (!agent->listen)
 		return -ENOMEM;
-	for (unsigned int i = 0; i < http->count && !err; i++)
-		err = bind_address(agent, &http->addresses[i], http->asked);
-	return err;
+	err = bind_all(agent, &agent->config->http, false);
+	return err ? err : bind_all(agent, &agent->config->tls, true);
 }
 
 /* Engines. */
@@ -285,8 +310,9 @@ static int open_datapath(struct agent *agent)
 		.programs = agent->shared.engine == KKM_SOCKMAP,
 		.workers = config->workers,
 		.max_routes = config->max_routes,
-		.max_conns = config->max_connections < KKM_MAX_CONNS ? config->max_connections
-								     : KKM_MAX_CONNS,
+		.max_conns = config->max_legs + config->max_connections < KKM_MAX_CONNS
+				     ? config->max_legs + config->max_connections
+				     : KKM_MAX_CONNS,
 	};
 	char why[DATAPATH_WHY_LEN];
 	int err = datapath_open(&options, &agent->datapath, why);
@@ -341,16 +367,17 @@ static void woken(void *ctx)
 /* The descriptors of worker `index`: one of each address. */
 static int new_worker(struct agent *agent, unsigned int index)
 {
-	int fds[CONFIG_MAX_LISTEN];
+	struct worker_socket sockets[2 * CONFIG_MAX_LISTEN];
 	int err;
 
 	for (unsigned int i = 0; i < agent->listen_count; i++)
-		fds[i] = agent->listen_fds[i * agent->config->workers + index];
-	err = worker_new(&agent->shared, index, fds, agent->listen_count, &agent->workers[index]);
+		sockets[i] = agent->listen[i * agent->config->workers + index];
+	err = worker_new(&agent->shared, index, sockets, agent->listen_count,
+			 &agent->workers[index]);
 	if (err)
 		return err;
 	for (unsigned int i = 0; i < agent->listen_count; i++)
-		agent->listen_fds[i * agent->config->workers + index] = -1;
+		agent->listen[i * agent->config->workers + index].fd = -1;
 	return 0;
 }
 
@@ -360,6 +387,7 @@ static int start_workers(struct agent *agent)
 
 	agent->shared.config = agent->config;
 	agent->shared.connections = &agent->connections;
+	agent->shared.legs = &agent->legs;
 	agent->shared.ended = worker_ended;
 	agent->shared.room = room;
 	agent->shared.ctx = agent;
@@ -439,14 +467,14 @@ static bool is_ready(const struct agent *agent, const char **why)
 		docker_status(agent->docker, &docker);
 	if (agent->draining)
 		*why = "draining";
-	else if (agent->config->http.count && !agent->listen_count)
+	else if (agent->config->http.count && !agent->http_count)
 		*why = "no listener could be bound";
 	else if (!docker.ready)
 		*why = "Docker has not been read yet";
 	else
 		*why = docker.connected ? "ready" : "ready; Docker is not connected, routes stay";
 	return !agent->draining && docker.ready &&
-	       (!agent->config->http.count || agent->listen_count);
+	       (!agent->config->http.count || agent->http_count);
 }
 
 static void add_docker(const struct agent *agent, struct json *root)
@@ -610,14 +638,6 @@ static void warn_of_unused(const struct config *config)
 			 NULL);
 	if (config->routes_file)
 		log_warn("--routes-file is not part of this version: it does nothing", NULL);
-	if (config->tls.asked && config->tls.count)
-		log_warn("TLS listeners are not part of this version: --listen-tls does nothing",
-			 NULL);
-	if (config->access_log)
-		log_warn("--access-log is not part of this version: it does nothing", NULL);
-	if (config->proxy_protocol_from)
-		log_warn("--proxy-protocol-from is not part of this version: it does nothing",
-			 NULL);
 }
 
 static int start(struct agent *agent)
@@ -662,10 +682,10 @@ static void stop(struct agent *agent)
 	for (unsigned int i = 0; i < agent->config->workers; i++)
 		worker_free(&agent->workers[i]);
 	for (unsigned int i = 0; i < agent->listen_count * agent->config->workers; i++) {
-		if (agent->listen_fds[i] >= 0)
-			close(agent->listen_fds[i]);
+		if (agent->listen[i].fd >= 0)
+			close(agent->listen[i].fd);
 	}
-	free(agent->listen_fds);
+	free(agent->listen);
 	docker_free(&agent->docker);
 	http_free(&agent->http);
 	datapath_close(&agent->datapath);

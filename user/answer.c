@@ -56,6 +56,13 @@ void answer_set(struct answer *answer, int status, bool head)
 	answer->sent = 0;
 }
 
+void answer_set_bytes(struct answer *answer, const void *bytes, size_t len)
+{
+	memcpy(answer->text, bytes, len);
+	answer->len = len;
+	answer->sent = 0;
+}
+
 ssize_t answer_send(struct answer *answer, int fd)
 {
 	while (answer->sent < answer->len) {

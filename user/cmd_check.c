@@ -193,6 +193,8 @@ static void check_listeners(struct check *check, const struct config *config)
 	}
 	check_addresses(check, &config->http, "listen on",
 			"free the address, or give another one with --listen-http");
+	check_addresses(check, &config->tls, "listen for TLS on",
+			"free the address, or give another one with --listen-tls");
 	check_addresses(check, &config->admin, "admin on",
 			"free the address, or give another one with --admin");
 }

@@ -22,8 +22,9 @@ static void endpoint(const __u8 v4[4], const __u8 v6[16], unsigned int port, cha
 /* Asked for and entered: until the container's socket is enrolled, the relay carries it. */
 static enum kkm_engine down_engine(const struct kkm_conn *conn, const struct kkm_slot *slot)
 {
-	return conn->down == KKM_SOCKMAP && (!slot->enrolled || slot->stop) ? KKM_RELAY
-									     : conn->down;
+	return conn->down == KKM_SOCKMAP && (!slot->enrolled || slot->stop || slot->hold)
+		       ? KKM_RELAY
+		       : conn->down;
 }
 
 static void show(void *ctx, const void *key, const void *value)

@@ -84,6 +84,11 @@ static void backend_json(struct json *array, const struct backend *backend)
 	json_add_int(object, "port", backend->key.port);
 	json_add_str(object, "state", text_state(backend->value.state));
 	json_add_str(object, "owner", text_owner(backend->value.owner));
+	json_add_bool(object, "tls", backend->value.tls_port);
+	if (backend->value.tls_port)
+		json_add_int(object, "tls_port", backend->value.tls_port);
+	if (backend->value.proxy_protocol)
+		json_add_int(object, "proxy_protocol", backend->value.proxy_protocol);
 	json_add_str(object, "description", backend->value.description);
 }
 

@@ -209,33 +209,93 @@ static bool is_host_and_port(const char *text)
 	       !hostname_from_authority(text, strlen(text), host) && *host;
 }
 
-/* Addresses with the length of a prefix, separated by commas; checked, not yet used. */
-static int set_cidrs(struct config *config, size_t member, const char *value, const char **expected)
+static uint8_t *address_bytes(struct sockaddr_storage *address)
 {
-	struct sockaddr_storage address;
-	char text[INET6_ADDRSTRLEN + 8];
+	return address->ss_family == AF_INET
+		       ? (uint8_t *)&((struct sockaddr_in *)address)->sin_addr
+		       : ((struct sockaddr_in6 *)address)->sin6_addr.s6_addr;
+}
+
+/* Of the byte at `index`, the bits that belong to a prefix. */
+static uint8_t prefix_mask(unsigned int bits, unsigned int index)
+{
+	unsigned int here = bits > 8 * index ? bits - 8 * index : 0;
+
+	return here >= 8 ? 0xff : (uint8_t)(0xff00 >> here);
+}
+
+/* "192.0.2.0/24" or "2001:db8::1", which is that address alone. */
+static int parse_cidr(const char *text, size_t len, struct config_cidr *out)
+{
+	size_t host_len = strcspn(text, "/,");
+	char host[INET6_ADDRSTRLEN];
+	unsigned int full;
 	uint64_t bits;
 
-	*expected = "CIDRs such as 192.0.2.0/24,2001:db8::/32";
-	for (const char *p = value;; p++) {
-		size_t len = strcspn(p, ",");
-		char *slash;
+	if (host_len >= sizeof(host))
+		return -EINVAL;
+	memcpy(host, text, host_len);
+	host[host_len] = '\0';
+	if (address_parse(host, 0, &out->address))
+		return -EINVAL;
+	full = out->address.ss_family == AF_INET ? 32 : 128;
+	bits = full;
+	if (host_len < len && number_parse(text + host_len + 1, len - host_len - 1, 0, full, &bits))
+		return -EINVAL;
+	out->bits = (unsigned int)bits;
+	for (unsigned int i = 0; i < full / 8; i++)
+		address_bytes(&out->address)[i] &= prefix_mask(out->bits, i);
+	return 0;
+}
 
-		if (len >= sizeof(text))
+static int set_cidrs(struct config *config, size_t member, const char *value, const char **expected)
+{
+	struct config_cidrs *out = (struct config_cidrs *)((char *)config + member);
+
+	*expected = "up to 64 CIDRs such as 192.0.2.0/24,2001:db8::/32";
+	out->count = 0;
+	for (const char *p = value;;) {
+		size_t len = strcspn(p, ",");
+
+		if (out->count == CONFIG_MAX_CIDRS || parse_cidr(p, len, &out->cidrs[out->count]))
 			return -EINVAL;
-		memcpy(text, p, len);
-		text[len] = '\0';
-		slash = strchr(text, '/');
-		if (slash)
-			*slash++ = '\0';
-		if (address_parse(text, 0, &address) ||
-		    (slash && number_parse(slash, strlen(slash), 0,
-					   address.ss_family == AF_INET ? 32 : 128, &bits)))
-			return -EINVAL;
-		p += len;
-		if (!*p)
-			return set_text(config, member, value, expected);
+		out->count++;
+		if (!p[len])
+			return 0;
+		p += len + 1;
 	}
+}
+
+static bool cidr_holds(const struct config_cidr *cidr, const struct sockaddr_storage *address)
+{
+	struct sockaddr_storage prefix = cidr->address, other = *address;
+	const uint8_t *a = address_bytes(&prefix), *b = address_bytes(&other);
+
+	if (prefix.ss_family != other.ss_family)
+		return false;
+	for (unsigned int i = 0; 8 * i < cidr->bits; i++) {
+		if (a[i] != (b[i] & prefix_mask(cidr->bits, i)))
+			return false;
+	}
+	return true;
+}
+
+bool config_cidrs_match(const struct config_cidrs *cidrs, const struct sockaddr_storage *address)
+{
+	const struct in6_addr *v6 = &((const struct sockaddr_in6 *)address)->sin6_addr;
+	struct sockaddr_storage unmapped = *address;
+
+	if (address->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(v6)) {
+		memset(&unmapped, 0, sizeof(unmapped));
+		unmapped.ss_family = AF_INET;
+		memcpy(address_bytes(&unmapped), v6->s6_addr + 12, 4);
+	}
+	for (unsigned int i = 0; i < cidrs->count; i++) {
+		if (cidr_holds(&cidrs->cidrs[i], address) ||
+		    cidr_holds(&cidrs->cidrs[i], &unmapped))
+			return true;
+	}
+	return false;
 }
 
 static int set_docker(struct config *config, size_t member, const char *value,

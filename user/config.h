@@ -14,6 +14,7 @@
 #include "log.h"
 
 #define CONFIG_MAX_LISTEN 16
+#define CONFIG_MAX_CIDRS 64
 #define CONFIG_MAX_WORKERS 256
 #define CONFIG_ERROR_LEN 320
 
@@ -24,6 +25,14 @@ struct config_listen {
 	struct sockaddr_storage addresses[CONFIG_MAX_LISTEN];
 	unsigned int count; /* 0: off */
 	bool asked;	    /* not the default: what cannot be bound is an error */
+};
+
+struct config_cidrs {
+	struct config_cidr {
+		struct sockaddr_storage address; /* without port; bits behind the prefix are 0 */
+		unsigned int bits;
+	} cidrs[CONFIG_MAX_CIDRS];
+	unsigned int count;
 };
 
 /* Strings belong to argv or the environment, `docker_unix` and `docker_tcp` exclude each other. */
@@ -39,7 +48,7 @@ struct config {
 	struct config_listen admin;
 	enum config_datapath datapath;
 	const char *routes_file;
-	const char *proxy_protocol_from;
+	struct config_cidrs proxy_protocol_from;
 	bool access_log;
 	const char *run_dir;
 	const char *bpf_dir;
@@ -52,6 +61,7 @@ struct config {
 	uint64_t idle_timeout_ms;
 	uint64_t drain_timeout_ms;
 	unsigned int max_connections; /* 0: from RLIMIT_NOFILE */
+	unsigned int max_legs;	      /* to containers, above which idle ones are closed; computed */
 	unsigned int max_routes;
 	bool json; /* of the noun commands */
 	bool help;
@@ -64,6 +74,9 @@ struct config {
 int config_parse(struct config *config, int argc, char *const *argv,
 		 const char *(*env)(const char *name), const char **operand,
 		 char error[CONFIG_ERROR_LEN]);
+
+/* Whether one of them holds the address. One that is IPv4 mapped into IPv6 counts as both. */
+bool config_cidrs_match(const struct config_cidrs *cidrs, const struct sockaddr_storage *address);
 
 /* The table as help text. */
 void config_print_help(FILE *out);

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT
-/* A connection from accept to close, but for what happens in OPEN (exchange.c). */
+/* A connection from accept to close: what comes first on it, answers of our own, resets, time. */
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "clienthello.h"
 #include "connection_impl.h"
+#include "proxyproto.h"
 
 /*
  * What one connection may hold, both directions stuck: two receive buffers, two send buffers (the
@@ -19,18 +21,12 @@
 #define RECEIVE_BUFFER (512 << 10)
 #define SEND_BUFFER (768 << 10)
 
-#define LINGER_MS 5000	   /* after an answer of ours: silence of the client */
+#define LINGER_MS 5000 /* after an answer of ours: silence of the client */
 #define LINGER_MAX_MS 30000
-#define PARTING_MS 100		/* of silence behind an answer: it has ended */
-#define PARTING_PIPELINED_MS 1000 /* the same, where the client did not wait for its end */
 #define RESET_MS 5000	   /* without progress: for what was received before a reset */
-#define DRAIN_QUIET_MS 5000 /* without a byte: idle, when the agent stops */
-#define DRAIN_CHECK_MS 500
 #define DRAIN_HEAD_MS 1000 /* for a request that may be on its way when the agent stops */
 
-static void choose(struct connection *c, const char *host);
-
-static uint64_t now_ms(const struct connection *c)
+uint64_t connection_now_ms(const struct connection *c)
 {
 	return loop_now_ms(c->worker->loop);
 }
@@ -40,26 +36,11 @@ void connection_set_timer(struct connection *c, uint64_t delay_ms)
 	loop_timer_set(c->worker->loop, &c->timer, delay_ms);
 }
 
-static void enter(struct connection *c, enum state state, uint64_t timeout_ms)
+void connection_enter(struct connection *c, enum state state, uint64_t timeout_ms)
 {
 	c->state = state;
-	c->since_ms = now_ms(c);
+	c->since_ms = connection_now_ms(c);
 	connection_set_timer(c, timeout_ms);
-}
-
-void connection_set_open_timer(struct connection *c)
-{
-	const struct worker *worker = c->worker;
-
-	if (!c->resetting)
-		connection_set_timer(c, worker->state == WORKER_RUN ? worker->shared->config->idle_timeout_ms
-							    : DRAIN_CHECK_MS);
-}
-
-void connection_set_parting_timer(struct connection *c)
-{
-	if (!c->resetting)
-		connection_set_timer(c, PARTING_MS);
 }
 
 static int set_buffer(int fd, int forced, int plain, int bytes)
@@ -78,10 +59,10 @@ void connection_bound_buffers(int fd)
 
 /* Descriptors. */
 
-static void side_close(struct connection *c, struct side *side, bool reset)
+void connection_close_side(struct side *side, bool reset)
 {
 	struct linger linger = { .l_onoff = 1, .l_linger = 0 };
-	int fd = loop_del(c->worker->loop, &side->io);
+	int fd = loop_del(side->connection->worker->loop, &side->io);
 
 	if (fd < 0)
 		return;
@@ -90,25 +71,35 @@ static void side_close(struct connection *c, struct side *side, bool reset)
 	close(fd);
 }
 
-static void server_close(struct connection *c, bool reset)
+/* What of the answer under way has gone to the client, whoever carried it. */
+static uint64_t answered_bytes(const struct connection *c)
 {
-	engine_close(&c->leg);
-	side_close(c, &c->server, reset);
-	if (c->load)
-		atomic_fetch_sub(&c->load->connections, 1);
-	route_load_put(&c->load);
+	return c->down.relay.bytes - c->down_from + (c->leg ? engine_moved(&c->leg->engine) : 0);
+}
+
+static void log_end(struct connection *c)
+{
+	if (c->state == TUNNEL)
+		exchange_log(c, c->tls ? 0 : 101, answered_bytes(c));
+	else if (c->leg)
+		exchange_log(c, c->answered >= ANSWER_BODY ? c->response.status : 0,
+			     answered_bytes(c));
 }
 
 void connection_close(struct connection *c, bool reset)
 {
 	if (c->state == CLOSED)
 		return;
+	log_end(c);
 	c->state = CLOSED;
 	loop_timer_clear(c->worker->loop, &c->timer);
-	server_close(c, reset);
-	side_close(c, &c->client, reset);
-	relay_drop(&c->up);
-	relay_drop(&c->down);
+	leg_close_all(c, reset, reset);
+	connection_close_side(&c->client, reset);
+	relay_drop(&c->up.relay);
+	relay_drop(&c->down.relay);
+	exchange_drop_replay(c);
+	free(c->answer);
+	c->answer = NULL;
 	*c->link = c->next;
 	if (c->next)
 		c->next->link = c->link;
@@ -118,48 +109,87 @@ void connection_close(struct connection *c, bool reset)
 	loop_defer(c->worker->loop, &c->task);
 }
 
+bool connection_read(struct side *side, struct relay *relay)
+{
+	size_t room = RELAY_BUFFER - relay->len;
+	ssize_t n = relay_read(relay, side->io.fd);
+
+	if (n > 0) {
+		/* a short read has emptied the socket (epoll(7)); its end comes as an edge of its own */
+		if ((size_t)n < room && relay->at + relay->len < RELAY_BUFFER && !side->hup)
+			side->readable = false;
+		return true;
+	}
+	if (n == -EAGAIN || n == -EINTR) {
+		side->readable = false;
+	} else if (n != -ENOBUFS) {
+		side->ended = true;
+		side->reset = side->reset || n < 0;
+	}
+	return false;
+}
+
+bool connection_write(struct side *side, struct relay *relay, size_t *len)
+{
+	ssize_t n = relay_write(relay, side->io.fd, *len);
+
+	if (n > 0) {
+		*len -= (size_t)n;
+		return true;
+	}
+	if (n == -EAGAIN || n == -EINTR) {
+		side->writable = false;
+	} else {
+		side->reset = true;
+		side->readable = true; /* what it had sent before is still to be read */
+	}
+	return false;
+}
+
 /* Counters. */
 
 void connection_account(struct connection *c)
 {
 	struct kkm_stats *stats = c->worker->stats;
-	uint64_t down = c->down.bytes - c->down_counted, up = c->up.bytes - c->up_counted;
+	struct relay *up = &c->up.relay, *down = &c->down.relay;
+	uint64_t down_new = down->bytes - c->down.counted, up_new = up->bytes - c->up.counted;
 
-	if (!down && !up)
+	if (!down_new && !up_new)
 		return;
-	c->down_counted = c->down.bytes;
-	c->up_counted = c->up.bytes;
-	c->active_ms = now_ms(c);
-	stats->relay_down_bytes += down;
-	stats->relay_up_bytes += up;
-	stats->splice_bytes += c->down.spliced + c->up.spliced;
-	c->down.spliced = c->up.spliced = 0;
-	engine_relayed(&c->leg, down, up);
-}
-
-uint64_t connection_to_client(const struct connection *c)
-{
-	return c->down.bytes + engine_moved(&c->leg);
+	c->down.counted = down->bytes;
+	c->up.counted = up->bytes;
+	c->active_ms = connection_now_ms(c);
+	stats->relay_down_bytes += down_new;
+	stats->relay_up_bytes += up_new;
+	stats->splice_bytes += down->spliced + up->spliced;
+	down->spliced = up->spliced = 0;
+	if (c->leg)
+		engine_relayed(&c->leg->engine, down_new, up_new);
 }
 
 /* Answers of the agent's own. */
+
+static bool send_answer(struct connection *c)
+{
+	ssize_t err = c->answer ? answer_send(c->answer, c->client.io.fd) : 0;
+
+	if (err == -EAGAIN)
+		return false;
+	if (err < 0) {
+		connection_close(c, true);
+		return false;
+	}
+	shutdown(c->client.io.fd, SHUT_WR);
+	c->client.shut = true;
+	return true;
+}
 
 static void run_answer(struct connection *c)
 {
 	size_t drained = 0;
 
-	while (!c->client.shut) {
-		ssize_t n = answer_send(&c->answer, c->client.io.fd);
-
-		if (n == -EAGAIN)
-			return;
-		if (n < 0) {
-			connection_close(c, true);
-			return;
-		}
-		shutdown(c->client.io.fd, SHUT_WR);
-		c->client.shut = true;
-	}
+	if (!c->client.shut && !send_answer(c))
+		return;
 	/* closing with unread input would send a reset, and that may overtake the answer */
 	while (c->client.readable) {
 		ssize_t n = recv(c->client.io.fd, NULL, 1 << 20, MSG_TRUNC);
@@ -169,7 +199,7 @@ static void run_answer(struct connection *c)
 		} else if (n <= 0) {
 			connection_close(c, n < 0);
 			return;
-		} else if (now_ms(c) - c->since_ms > LINGER_MAX_MS) {
+		} else if (connection_now_ms(c) - c->since_ms > LINGER_MAX_MS) {
 			connection_close(c, true);
 			return;
 		} else if ((drained += (size_t)n) > RELAY_BUDGET) {
@@ -184,18 +214,42 @@ static void run_answer(struct connection *c)
 /* Nothing but the client is left; what it still sends is drained. */
 void connection_linger(struct connection *c)
 {
-	server_close(c, true);
-	relay_drop(&c->up);
-	relay_drop(&c->down);
+	log_end(c);
+	leg_close_all(c, true, false);
+	relay_drop(&c->up.relay);
+	relay_drop(&c->down.relay);
+	exchange_drop_replay(c);
 	c->client.readable = c->client.writable = true;
-	enter(c, ANSWER, LINGER_MS);
+	c->active_ms = connection_now_ms(c);
+	connection_enter(c, ANSWER, LINGER_MS);
 	run_answer(c);
+}
+
+static bool need_answer(struct connection *c)
+{
+	if (!c->answer)
+		c->answer = malloc(sizeof(*c->answer));
+	if (!c->answer)
+		connection_close(c, true);
+	return c->answer;
 }
 
 void connection_answer(struct connection *c, int status)
 {
 	answer_count(c->worker->stats, status);
-	answer_set(&c->answer, status, c->head_method);
+	if (!need_answer(c))
+		return;
+	answer_set(c->answer, status, c->request.head);
+	exchange_log(c, (unsigned int)status, c->answer->len);
+	connection_linger(c);
+}
+
+void connection_answer_bytes(struct connection *c, const void *bytes, size_t len)
+{
+	if (!need_answer(c))
+		return;
+	answer_set_bytes(c->answer, bytes, len);
+	exchange_log(c, 0, len);
 	connection_linger(c);
 }
 
@@ -203,7 +257,7 @@ void connection_answer(struct connection *c, int status)
 
 static struct side *surviving(struct connection *c)
 {
-	return c->client.reset ? &c->server : &c->client;
+	return c->client.reset ? &c->leg->side : &c->client;
 }
 
 /* Bytes that the kernel has not sent yet. */
@@ -214,18 +268,17 @@ static int unsent(const struct side *side)
 	return ioctl(side->io.fd, SIOCOUTQNSD, &bytes) ? 0 : bytes;
 }
 
-/* Bytes that the peer's kernel has not acknowledged yet. */
-static int unsent_or_unacked(const struct side *side)
+int connection_unacked(int fd)
 {
 	int bytes = 0;
 
-	return ioctl(side->io.fd, SIOCOUTQ, &bytes) ? 0 : bytes;
+	return ioctl(fd, SIOCOUTQ, &bytes) ? 0 : bytes;
 }
 
 /* Differs from the last time where anything has moved. */
 static uint64_t reset_progress(struct connection *c)
 {
-	return c->up.bytes + c->down.bytes - (uint64_t)unsent(surviving(c));
+	return c->up.relay.bytes + c->down.relay.bytes - (uint64_t)unsent(surviving(c));
 }
 
 void connection_watch_reset(struct connection *c)
@@ -233,21 +286,27 @@ void connection_watch_reset(struct connection *c)
 	if (c->resetting)
 		return;
 	c->resetting = true;
+	c->active_ms = connection_now_ms(c);
 	c->reset_progress = reset_progress(c);
 	connection_set_timer(c, RESET_MS);
 }
 
-/* What came before a reset is passed on for as long as it moves. */
+/*
+ * What came before a reset is passed on for as long as it moves. A client may pause, but whoever has
+ * reset its own connection does not hold a place here any longer than that.
+ */
 static void reset_timeout(struct connection *c)
 {
+	uint64_t patience = c->client.reset ? RESET_MS : c->worker->shared->config->idle_timeout_ms;
 	uint64_t progress = reset_progress(c);
 
-	if (progress == c->reset_progress) {
-		connection_close(c, true);
-		return;
-	}
+	if (progress != c->reset_progress)
+		c->active_ms = connection_now_ms(c);
 	c->reset_progress = progress;
-	connection_set_timer(c, RESET_MS);
+	if (connection_now_ms(c) - c->active_ms >= patience)
+		connection_close(c, true);
+	else
+		connection_set_timer(c, RESET_MS);
 }
 
 static void run_reset(struct connection *c)
@@ -266,193 +325,141 @@ void connection_pass_reset(struct connection *c)
 	struct side *to = surviving(c);
 	int lowat = 1;
 
-	engine_leave(&c->leg);
+	engine_leave(&c->leg->engine);
 	if (to->io.fd < 0 || to->reset || !unsent(to)) {
 		connection_close(c, true);
 		return;
 	}
 	setsockopt(to->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
+	log_end(c);
 	c->state = RESET;
 	connection_watch_reset(c);
 	/* asks again, and for an edge when it changes */
 	loop_mod(c->worker->loop, &to->io, EPOLLOUT | EPOLLET);
 }
 
-/* The way to the container. */
+/* What comes first: a PROXY protocol header, a ClientHello, or a request's head. */
 
-static void connect_failed(struct connection *c, int err)
+static bool is_waiting_for_client(const struct connection *c)
 {
-	const struct route *route;
-	const struct route_backend *failed = NULL, *other = NULL;
-	char domain[sizeof(c->domain)];
-
-	c->worker->stats->upstream_failures++;
-	server_close(c, true);
-	memcpy(domain, c->domain, sizeof(domain));
-	route = route_exact(c->worker->table, domain);
-	if (route && !c->retried) {
-		failed = route_backend_at(route, &c->address);
-		other = route_pick(route, failed, c->worker->turn++);
-	}
-	if (other) {
-		c->retried = true;
-		choose(c, domain);
-	} else {
-		connection_answer(c, err == ETIMEDOUT ? 504 : 502);
-	}
+	return c->state == PROXY || c->state == HEAD || c->state == HELLO;
 }
 
-static bool want_sockmap(const struct connection *c, const struct route_backend *backend)
+void connection_next_request(struct connection *c)
 {
-	const struct worker_shared *shared = c->worker->shared;
-
-	if (shared->engine != KKM_SOCKMAP || backend->no_sockmap || c->hold)
-		return false;
-	return c->body.state == REQBODY_DONE || !shared->bodies_leave;
+	connection_enter(c, HEAD, c->worker->state == WORKER_RUN
+					  ? c->worker->shared->config->idle_timeout_ms
+					  : DRAIN_HEAD_MS);
+	memset(&c->request, 0, sizeof(c->request));
+	c->scan = (struct http1_scan){ 0 };
+	c->scanned = c->head_begun = false;
 }
 
-static int server_open(struct connection *c, const struct route_backend *backend)
+static void begin_log(struct connection *c)
 {
-	struct engine_request request = {
-		.engine = want_sockmap(c, backend) ? KKM_SOCKMAP : KKM_RELAY,
-		.domain = c->domain,
-		.backend = &c->address,
-		.client = &c->client_address,
-		.client_fd = c->client.io.fd,
-	};
-	int on = 1, fd, err;
-
-	fd = socket(c->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	connection_bound_buffers(fd);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	request.upstream_fd = fd;
-	engine_open(&c->leg, c->worker->shared->datapath, &c->worker->slots, &request);
-	c->worker->stats->upstream_connects++;
-	c->worker->stats->sockmap_wanted += c->leg.engine == KKM_SOCKMAP;
-	err = connect(fd, (struct sockaddr *)&c->address, address_len(&c->address)) ? -errno : 0;
-	if (err == -EINPROGRESS)
-		err = 0;
-	if (!err)
-		err = loop_add(c->worker->loop, &c->server.io, fd,
-			       EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
-	if (err)
-		close(fd);
-	return err;
+	if (c->worker->shared->config->access_log && !c->started_us)
+		c->started_us = exchange_clock_us();
 }
 
-static void connect_to(struct connection *c, const struct route *route,
-		       const struct route_backend *backend)
+/* The time for a later request's head runs from its first byte; for the first, from accept. */
+static void head_is_partial(struct connection *c)
 {
-	int err;
-
-	snprintf(c->domain, sizeof(c->domain), "%s", route->domain);
-	memcpy(c->container, backend->id, sizeof(c->container));
-	c->address = backend->address;
-	c->generation = c->worker->table->generation;
-	c->load = backend->load;
-	route_load_get(c->load);
-	atomic_fetch_add(&c->load->connections, 1);
-	c->server.readable = c->server.writable = c->server.hup = false;
-	enter(c, CONNECT, c->worker->shared->config->connect_timeout_ms);
-	err = server_open(c, backend);
-	if (err)
-		connect_failed(c, -err);
-}
-
-/* `host` is a name in lower case, or a configured domain. */
-static void choose(struct connection *c, const char *host)
-{
-	const struct route_table *table = c->worker->table;
-	const struct route *route = table ? route_find(table, host) : NULL;
-	const struct route_backend *failed, *backend;
-
-	if (!route) {
-		connection_answer(c, table && table->ready ? 404 : 503);
+	if (c->head_begun || !c->requests || c->up.relay.len <= c->scan.skip)
 		return;
-	}
-	failed = c->retried ? route_backend_at(route, &c->address) : NULL;
-	backend = route_pick(route, failed, c->worker->turn++);
-	if (backend)
-		connect_to(c, route, backend);
+	c->head_begun = true;
+	c->since_ms = connection_now_ms(c);
+	connection_set_timer(c, c->worker->shared->config->head_timeout_ms);
+}
+
+static void look_at_head(struct connection *c)
+{
+	struct relay *up = &c->up.relay;
+	int n = http1_request(&c->scan, relay_data(up), up->len, &c->request);
+
+	begin_log(c);
+	if (n < 0)
+		connection_answer(c, -n);
+	else if (n)
+		exchange_begin(c, (size_t)n);
 	else
-		connection_answer(c, 503);
+		head_is_partial(c);
 }
 
-bool connection_still_routed(const struct connection *c, const struct route *route)
+static void look_at_hello(struct connection *c)
 {
-	const struct route_backend *backend = route ? route_backend_at(route, &c->address) : NULL;
+	struct relay *up = &c->up.relay;
+	int n = clienthello_parse(relay_data(up), up->len, c->request.host);
 
-	return backend && !strcmp(backend->id, c->container);
-}
-
-static void opened(struct connection *c)
-{
-	const struct route_table *table = c->worker->table;
-
-	/* an address may have a new owner by now; nothing has been sent yet */
-	if (c->generation != table->generation &&
-	    !connection_still_routed(c, route_exact(table, c->domain))) {
-		char domain[sizeof(c->domain)];
-
-		memcpy(domain, c->domain, sizeof(domain));
-		server_close(c, true);
-		choose(c, domain);
-		return;
+	begin_log(c);
+	if (n > 0) {
+		leg_choose(c);
+	} else if (n < 0) {
+		c->worker->stats->tls_refused++;
+		connection_close(c, false);
 	}
-	c->active_ms = now_ms(c);
-	c->watch = c->server.writable = true;
-	c->worker->stats->requests++;
-	c->state = OPEN;
-	connection_set_open_timer(c);
 }
 
-static void run_connect(struct connection *c)
+static void refuse_header(struct connection *c)
 {
-	int err = 0;
-	socklen_t len = sizeof(err);
-
-	if (!c->server.writable)
-		return;
-	if (getsockopt(c->server.io.fd, SOL_SOCKET, SO_ERROR, &err, &len))
-		err = errno;
-	if (err)
-		connect_failed(c, err);
+	c->worker->stats->proxy_refused++;
+	if (c->tls)
+		connection_close(c, false);
 	else
-		opened(c);
+		connection_answer(c, 400);
 }
 
-/* Requests. */
-
-static void first_head(struct connection *c)
+static void look_at_header(struct connection *c)
 {
-	struct reqhead *head = &c->worker->head;
-	int n = reqhead_parse(relay_data(&c->up), c->up.len, &c->scanned, head);
+	struct relay *up = &c->up.relay;
+	struct sockaddr_storage source, destination;
+	int n = proxyproto_parse(relay_data(up), up->len, &source, &destination);
 
 	if (n < 0) {
-		c->head_method = head->head;
-		connection_answer(c, -n);
+		refuse_header(c);
 	} else if (n) {
-		exchange_begin_request(c, head, (size_t)n);
-		c->hold = head->upgrade;
-		choose(c, head->host);
+		if (source.ss_family != AF_UNSPEC) {
+			c->client_address = source;
+			c->local_address = destination;
+		}
+		relay_skip(up, (size_t)n);
+		c->state = c->tls ? HELLO : HEAD;
+		c->scanned = false;
 	}
 }
 
-static void run_head(struct connection *c)
+static void look(struct connection *c)
 {
-	while (c->state == HEAD && c->client.readable) {
-		ssize_t n = relay_read(&c->up, c->client.io.fd);
+	c->scanned = true;
+	if (c->state == PROXY)
+		look_at_header(c);
+	else if (c->state == HELLO)
+		look_at_hello(c);
+	else
+		look_at_head(c);
+}
 
-		if (n > 0) {
-			first_head(c);
-		} else if (n == -EAGAIN || n == -EINTR) {
-			c->client.readable = false;
-		} else if (!n && c->up.len) {
-			connection_answer(c, 400); /* ended in the middle of a head */
-		} else {
-			connection_close(c, n < 0);
+/* The client has ended before its request, hello or header was complete. */
+static void ended_early(struct connection *c)
+{
+	if (c->state == HEAD && !c->client.reset && c->up.relay.len > c->scan.skip)
+		connection_answer(c, 400);
+	else
+		connection_close(c, c->client.reset);
+}
+
+static void run_first(struct connection *c)
+{
+	while (is_waiting_for_client(c)) {
+		if (!c->scanned && c->up.relay.len) {
+			look(c);
+		} else if (c->client.ended) {
+			ended_early(c);
+		} else if (!c->client.readable) {
+			/* whoever sends a head byte by byte shall not hold a whole buffer for it */
+			relay_park(&c->up.relay);
+			return;
+		} else if (connection_read(&c->client, &c->up.relay)) {
+			c->scanned = false;
 		}
 	}
 }
@@ -464,14 +471,19 @@ static void run(struct connection *c)
 	do {
 		before = c->state;
 		switch (c->state) {
+		case PROXY:
 		case HEAD:
-			run_head(c);
+		case HELLO:
+			run_first(c);
 			break;
 		case CONNECT:
-			run_connect(c);
+			leg_run_connect(c);
 			break;
-		case OPEN:
+		case EXCHANGE:
 			exchange_run(c);
+			break;
+		case TUNNEL:
+			tunnel_run(c);
 			break;
 		case RESET:
 			run_reset(c);
@@ -490,7 +502,17 @@ static bool is_unwatched(struct connection *c, const struct side *side)
 {
 	if (c->state == RESET)
 		return side == surviving(c);
-	return side == &c->client && (c->state == CONNECT || c->state == ANSWER || c->parting);
+	return side == &c->client && (c->state == CONNECT || c->state == ANSWER);
+}
+
+static void note_events(struct side *side, uint32_t events)
+{
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		side->readable = true;
+	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+		side->writable = true;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		side->hup = true;
 }
 
 static void side_ready(struct loop_io *io, uint32_t events)
@@ -498,13 +520,12 @@ static void side_ready(struct loop_io *io, uint32_t events)
 	struct side *side = (struct side *)io;
 	struct connection *c = side->connection;
 
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		side->readable = true;
-	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
-		side->writable = true;
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		side->hup = true;
-	if (events & EPOLLERR && c->state == OPEN)
+	note_events(side, events);
+	if (side != &c->client && (struct leg *)side != c->leg) {
+		leg_idle_event((struct leg *)side, events);
+		return;
+	}
+	if (events & EPOLLERR && (c->state == EXCHANGE || c->state == TUNNEL))
 		side->reset = true;
 	if (events & EPOLLERR && is_unwatched(c, side))
 		connection_close(c, true);
@@ -512,62 +533,25 @@ static void side_ready(struct loop_io *io, uint32_t events)
 		run(c);
 }
 
+void connection_init_side(struct connection *c, struct side *side)
+{
+	side->connection = c;
+	side->io.ready = side_ready;
+	side->io.fd = -1;
+}
+
 /* Time. */
-
-/* As far as can be told: bytes of an answer to the last request came, and none is on its way. */
-static bool is_answered(const struct connection *c)
-{
-	if (c->opaque || c->approved || c->up.piped || c->down.len || c->down.piped)
-		return false;
-	return connection_to_client(c) > c->moved_at_request && !unsent_or_unacked(&c->client);
-}
-
-/* Between two requests. */
-static bool is_quiet(const struct connection *c)
-{
-	return is_answered(c) && c->body.state == REQBODY_DONE && !c->up.len;
-}
 
 /* Bytes that an engine moved by itself count as activity when somebody asks. */
 static uint64_t idle_ms(struct connection *c)
 {
-	uint64_t moved = engine_moved(&c->leg);
+	uint64_t moved = c->leg ? engine_moved(&c->leg->engine) : 0;
 
 	if (moved != c->moved_seen) {
 		c->moved_seen = moved;
-		c->active_ms = now_ms(c);
+		c->active_ms = connection_now_ms(c);
 	}
-	return now_ms(c) - c->active_ms;
-}
-
-/*
- * Where an answer ends is not known to this version, only that it has been silent: so an answer of
- * the agent's own, or the end, comes behind a silence. What has not been answered at all gets the
- * time of a drain.
- */
-static void parting_timeout(struct connection *c)
-{
-	int queued = unsent_or_unacked(&c->client);
-	bool answered = is_answered(c);
-	uint64_t idle, enough = c->worker->shared->config->drain_timeout_ms;
-
-	/* the client's queue empties without an event */
-	if (queued != c->queued)
-		c->active_ms = now_ms(c);
-	c->queued = queued;
-	idle = idle_ms(c);
-	if (answered)
-		enough = c->pipelined ? PARTING_PIPELINED_MS : PARTING_MS;
-	if (idle < enough) {
-		connection_set_timer(c, enough - idle < PARTING_PIPELINED_MS ? enough - idle
-									      : PARTING_PIPELINED_MS);
-		return;
-	}
-	server_close(c, !answered);
-	if (answered && c->parting_status)
-		connection_answer(c, c->parting_status);
-	else
-		connection_linger(c);
+	return connection_now_ms(c) - c->active_ms;
 }
 
 static void open_timeout(struct connection *c)
@@ -575,52 +559,46 @@ static void open_timeout(struct connection *c)
 	uint64_t timeout_ms = c->worker->shared->config->idle_timeout_ms;
 	uint64_t idle = idle_ms(c);
 
-	if (c->resetting) {
+	if (c->resetting)
 		reset_timeout(c);
-	} else if (c->parting) {
-		parting_timeout(c);
-	} else if (c->partial_head) {
-		c->partial_head = false;
-		c->head_method = false;
-		exchange_part(c, 408);
-		loop_next_turn(c->worker->loop, &c->task);
-	} else if (c->worker->state == WORKER_DRAIN) {
-		if (is_quiet(c) && idle >= DRAIN_QUIET_MS)
-			connection_close(c, false);
-		else
-			connection_set_timer(c, DRAIN_CHECK_MS);
-	} else if (idle >= timeout_ms) {
-		connection_close(c, false);
-	} else {
+	else if (idle >= timeout_ms)
+		/* an end would look regular behind half of a request, or of an answer up to the end */
+		connection_close(c, c->state == EXCHANGE);
+	else
 		connection_set_timer(c, timeout_ms - idle);
-	}
 }
 
-/* A client that still takes what is queued is not cut off by its silence. */
+/*
+ * What is queued for a client that pauses is a container's answer, or one of our own: the former has
+ * the time of an idle connection. Its end has been sent behind it, so a close does not cut it.
+ */
 static void linger_timeout(struct connection *c)
 {
-	uint64_t since = now_ms(c) - c->since_ms;
-	int queued = unsent_or_unacked(&c->client);
+	uint64_t limit = c->answer ? LINGER_MAX_MS : c->worker->shared->config->idle_timeout_ms;
+	int queued = connection_unacked(c->client.io.fd);
 
-	if (queued && queued != c->queued && since < c->worker->shared->config->idle_timeout_ms) {
-		c->queued = queued;
+	if (queued != c->queued)
+		c->active_ms = connection_now_ms(c);
+	c->queued = queued;
+	if (queued && connection_now_ms(c) - c->active_ms < limit)
 		connection_set_timer(c, LINGER_MS);
-	} else {
-		connection_close(c, true);
-	}
+	else
+		connection_close(c, queued);
 }
 
-static void head_timeout(struct connection *c)
+static void first_timeout(struct connection *c)
 {
 	uint64_t timeout_ms = c->worker->shared->config->head_timeout_ms;
-	uint64_t since = now_ms(c) - c->since_ms;
+	uint64_t since = connection_now_ms(c) - c->since_ms;
 
-	if (!c->up.len)
+	if (c->up.relay.len <= c->scan.skip)
 		connection_close(c, false);
 	else if (since < timeout_ms) /* the drain had set it, for a connection without a byte */
 		connection_set_timer(c, timeout_ms - since);
-	else
+	else if (c->state == HEAD)
 		connection_answer(c, 408);
+	else
+		connection_close(c, false);
 }
 
 static void timer_fire(struct loop_timer *timer)
@@ -629,13 +607,16 @@ static void timer_fire(struct loop_timer *timer)
 		(struct connection *)((char *)timer - offsetof(struct connection, timer));
 
 	switch (c->state) {
+	case PROXY:
 	case HEAD:
-		head_timeout(c);
+	case HELLO:
+		first_timeout(c);
 		break;
 	case CONNECT:
-		connect_failed(c, ETIMEDOUT);
+		leg_failed(c, ETIMEDOUT);
 		break;
-	case OPEN:
+	case EXCHANGE:
+	case TUNNEL:
 		open_timeout(c);
 		break;
 	case RESET:
@@ -660,21 +641,21 @@ static void task_run(struct loop_task *task)
 		run(c);
 }
 
-int connection_new(struct worker *worker, int fd, const struct sockaddr_storage *client)
+int connection_new(struct worker *worker, int fd, const struct sockaddr_storage *client, bool tls)
 {
+	const struct config *config = worker->shared->config;
 	struct connection *c = calloc(1, sizeof(*c));
 	int err;
 
 	if (!c)
 		return -ENOMEM;
 	c->worker = worker;
+	c->tls = tls;
 	c->client_address = *client;
-	c->up.pool = c->down.pool = &worker->pool;
+	c->up.relay.pool = c->down.relay.pool = &worker->pool;
 	c->timer.fire = timer_fire;
 	c->task.run = task_run;
-	c->client.connection = c->server.connection = c;
-	c->client.io.ready = c->server.io.ready = side_ready;
-	c->server.io.fd = -1;
+	connection_init_side(c, &c->client);
 	err = loop_add(worker->loop, &c->client.io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 	if (err) {
 		free(c);
@@ -686,8 +667,10 @@ int connection_new(struct worker *worker, int fd, const struct sockaddr_storage 
 	c->link = &worker->connections;
 	worker->connections = c;
 	worker->connection_count++;
-	c->active_ms = now_ms(c);
-	enter(c, HEAD, worker->shared->config->head_timeout_ms);
+	c->active_ms = connection_now_ms(c);
+	connection_enter(c, tls ? HELLO : HEAD, config->head_timeout_ms);
+	if (config_cidrs_match(&config->proxy_protocol_from, client))
+		c->state = PROXY;
 	return 0;
 }
 
@@ -699,9 +682,7 @@ void connection_drain_all(struct worker *worker, bool now)
 		next = c->next;
 		if (now)
 			connection_close(c, true);
-		else if (c->state == HEAD && !c->up.len)
+		else if (is_waiting_for_client(c) && c->up.relay.len <= c->scan.skip)
 			connection_set_timer(c, DRAIN_HEAD_MS);
-		else if (c->state == OPEN && !c->parting && !c->partial_head && !c->resetting)
-			connection_set_timer(c, 0);
 	}
 }

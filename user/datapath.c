@@ -496,6 +496,8 @@ static void set_backend(struct kkm_backend *out, const struct route_backend *bac
 	out->owner = backend->owner;
 	snprintf(out->container, sizeof(out->container), "%s", backend->name);
 	snprintf(out->id, sizeof(out->id), "%s", backend->id);
+	out->tls_port = backend->tls_port;
+	out->proxy_protocol = backend->proxy_protocol ? 2 : 0;
 	snprintf(out->description, sizeof(out->description), "%s", backend->description);
 }
 

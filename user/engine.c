@@ -39,12 +39,13 @@ static uint64_t cookie_of(int fd)
  * `running` is not reset: a program that still runs for the slot's last owner takes back what it
  * added.
  */
-static void claim_slot(struct engine_leg *leg)
+static void claim_slot(struct engine_leg *leg, bool hold)
 {
 	struct kkm_slot *slot = leg->slot;
 
 	slot->forwarded = 0;
 	slot->stop = 0;
+	slot->hold = hold;
 	slot->enrolled = 0;
 	slot->short_bytes = slot->short_messages = 0;
 	slot->down_bytes = slot->up_bytes = 0;
@@ -103,7 +104,7 @@ void engine_open(struct engine_leg *leg, struct datapath *datapath, struct engin
 	leg->slots = slots;
 	leg->index = slots->spare[--slots->count];
 	leg->slot = datapath_slot(datapath, leg->index);
-	claim_slot(leg);
+	claim_slot(leg, request->hold);
 	if (request->engine == KKM_SOCKMAP) {
 		client_cookie = cookie_of(request->client_fd);
 		if (!datapath_client_add(datapath, client_cookie, request->client_fd))
@@ -115,6 +116,12 @@ void engine_open(struct engine_leg *leg, struct datapath *datapath, struct engin
 		release_slot(leg);
 		leg->engine = KKM_RELAY;
 	}
+}
+
+void engine_begin(struct engine_leg *leg)
+{
+	if (leg->slot)
+		__atomic_store_n(&leg->slot->hold, 0, __ATOMIC_RELEASE);
 }
 
 void engine_relayed(struct engine_leg *leg, uint64_t down, uint64_t up)

@@ -37,6 +37,7 @@ void engine_slots_free(struct engine_slots *slots);
 /* What a leg is for. */
 struct engine_request {
 	enum kkm_engine engine; /* the one to try; where it cannot, the leg is the relay's */
+	bool hold;		/* until engine_begin() */
 	const char *domain;	/* as configured: the key of kkm_routes */
 	const struct sockaddr_storage *backend;
 	const struct sockaddr_storage *client;
@@ -46,6 +47,8 @@ struct engine_request {
 /* Never fails: the worst is a leg that is not tracked. */
 void engine_open(struct engine_leg *leg, struct datapath *datapath, struct engine_slots *slots,
 		 const struct engine_request *request);
+/* From here on bytes are not looked at: an engine may carry them. All written ones are counted. */
+void engine_begin(struct engine_leg *leg);
 /* The relay has written so many bytes. */
 void engine_relayed(struct engine_leg *leg, uint64_t down, uint64_t up);
 /* Bytes to the client that the relay did not carry. They were promised: see kkm_response. */

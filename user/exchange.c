@@ -1,116 +1,167 @@
 // SPDX-License-Identifier: MIT
-/* A connection in OPEN: which bytes of the client may pass, and all bytes both ways. */
+/*
+ * One request to a container, and its answer. The next one begins when both have ended, so that
+ * answers come in order, each leg carries one exchange at a time, and an answer of our own is never
+ * written into another's.
+ */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "connection_impl.h"
+#include "log.h"
+#include "text.h"
 
-/* Requests. */
+#define REPLAY_MAX RELAY_BUFFER
 
-/* No further request passes; what is outstanding may end first. */
-void exchange_part(struct connection *c, int status)
+/* Sending again. */
+
+void exchange_drop_replay(struct connection *c)
 {
-	/* what is counted as moved shall not change any more behind our back */
-	engine_leave(&c->leg);
-	c->parting = true;
-	c->pipelined = connection_to_client(c) == c->moved_at_request;
-	c->parting_status = status;
-	connection_set_parting_timer(c);
+	free(c->replay.data);
+	c->replay = (struct replay){ 0 };
 }
 
-void exchange_begin_request(struct connection *c, const struct reqhead *head, size_t len)
+/* A container may have closed a leg that it used before: then a request may have to be sent again. */
+static void keep(struct connection *c, const char *data, size_t n)
 {
-	c->approved += len;
-	c->scanned = 0;
-	if (c->partial_head) {
-		c->partial_head = false;
-		connection_set_open_timer(c);
+	struct replay *replay = &c->replay;
+	char *grown = replay->len + n > REPLAY_MAX ? NULL : realloc(replay->data, replay->len + n);
+
+	if (!grown) {
+		exchange_drop_replay(c);
+		return;
 	}
-	c->requests++;
-	c->head_method = head->head;
-	c->moved_at_request = connection_to_client(c);
-	reqbody_start(&c->body, head);
+	memcpy(grown + replay->len, data, n);
+	replay->data = grown;
+	replay->len += n;
 }
 
-/* A later head on the connection; false where it may not pass, or is not complete. */
-static bool next_head(struct connection *c)
+static void approve(struct connection *c, size_t n)
 {
-	struct reqhead *head = &c->worker->head;
-	const struct route_table *table = c->worker->table;
-	const struct route *route;
-	int n = reqhead_parse(relay_data(&c->up) + c->approved, c->up.len - c->approved,
-			      &c->scanned, head);
+	struct flow *up = &c->up;
 
-	if (!n && !c->partial_head) {
-		c->partial_head = true;
-		connection_set_timer(c, c->worker->shared->config->head_timeout_ms);
-	}
-	if (n < 0) {
-		c->head_method = head->head;
-		exchange_part(c, -n);
-	}
-	if (n <= 0)
-		return false;
-	route = route_find(table, head->host);
-	if (!connection_still_routed(c, route)) {
-		c->worker->stats->other_container += route != NULL;
-		c->head_method = head->head;
-		exchange_part(c, route ? 0 : table->ready ? 404 : 503);
-		return false;
-	}
-	/* whose answer is whose is not known here: an upgrade needs a connection of its own */
-	if (head->upgrade) {
-		exchange_part(c, 0);
-		return false;
-	}
-	if (head->body != BODY_NONE && c->worker->shared->bodies_leave &&
-	    c->leg.engine == KKM_SOCKMAP) {
-		engine_leave(&c->leg);
-		c->worker->stats->sockmap_left++;
-	}
-	c->worker->stats->requests++;
-	exchange_begin_request(c, head, (size_t)n);
-	return true;
+	if (c->replay.kept)
+		keep(c, relay_data(&up->relay) + up->approved, n);
+	up->approved += n;
 }
 
-/* Nothing of a body behind a fault may reach the container, and no request may follow. */
-static void body_fault(struct connection *c)
+void exchange_begin(struct connection *c, size_t len)
 {
-	engine_leave(&c->leg); /* or an answer could still begin between the question and ours */
-	if (c->requests == 1 && !connection_to_client(c))
-		connection_answer(c, 400);
-	else
-		connection_linger(c);
+	relay_skip(&c->up.relay, c->request.skip);
+	c->up.approved = len - c->request.skip;
+	http1_body_start(&c->up.body, c->request.framing, c->request.length);
+	c->down.body = (struct http1_body){ 0 };
+	c->down.approved = 0;
+	c->response = (struct http1_response){ 0 };
+	c->scan = (struct http1_scan){ 0 };
+	c->answered = ANSWER_AWAITED;
+	c->answer_begun = c->reconnected = c->repeated = false;
+	c->up_from = c->up.relay.bytes;
+	c->down_from = c->down.relay.bytes;
+	exchange_drop_replay(c);
+	leg_choose(c);
 }
 
-/* How much of what has been read may be sent on. */
-static void approve(struct connection *c)
+bool exchange_is_repeatable(const struct connection *c)
 {
-	while (c->state == OPEN && c->approved < c->up.len) {
-		if (c->opaque) {
-			c->approved = c->up.len;
-		} else if (c->body.state != REQBODY_DONE) {
-			int err;
+	const struct http1_request *request = &c->request;
+	size_t behind_head = c->up.relay.len - c->up.approved;
 
-			c->approved += reqbody_feed(&c->body, relay_data(&c->up) + c->approved,
-						    c->up.len - c->approved, &err);
-			if (err) {
-				body_fault(c);
-				return;
-			}
-		} else if (c->hold || !next_head(c)) {
-			return;
-		}
-	}
+	return request->repeatable &&
+	       (request->framing == HTTP1_NONE ||
+		(request->framing == HTTP1_LENGTH && request->length <= behind_head));
+}
+
+/* Does anything of it wait to be sent? */
+static bool has_approved(const struct connection *c)
+{
+	return c->up.approved || c->up.relay.piped ||
+	       (c->repeated && c->replay.at < c->replay.len);
+}
+
+bool exchange_is_sent(const struct connection *c)
+{
+	return c->up.body.state == HTTP1_BODY_DONE && !has_approved(c);
+}
+
+void exchange_start(struct connection *c)
+{
+	struct leg *leg = c->leg;
+
+	c->active_ms = connection_now_ms(c);
+	c->resetting = false;
+	c->worker->stats->requests += !c->repeated;
+	if (c->requests && strcmp(c->last_container, leg->container))
+		c->worker->stats->other_container++;
+	memcpy(c->last_container, leg->container, sizeof(c->last_container));
+	connection_enter(c, EXCHANGE, c->worker->shared->config->idle_timeout_ms);
+	if (!leg->used || !c->request.repeatable || c->repeated)
+		return;
+	c->replay.kept = true;
+	keep(c, relay_data(&c->up.relay), c->up.approved);
+}
+
+/* On a new connection, once: nobody knows whether the old one's container has seen it. */
+static void repeat(struct connection *c)
+{
+	c->repeated = true;
+	c->replay.kept = false;
+	relay_skip(&c->up.relay, c->up.approved); /* the replay has them */
+	c->up.approved = 0;
+	relay_drop(&c->down.relay);
+	c->worker->stats->requests_repeated++;
+	leg_close(c->leg, true);
+	leg_choose(c);
+}
+
+/* The access log. */
+
+uint64_t exchange_clock_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000 + 1;
+}
+
+static void log_exchange(const struct connection *c, const char *status, const char *bytes)
+{
+	const struct leg *leg = c->leg;
+	char client[ADDRESS_TEXT_MAX], duration[32];
+	uint64_t us = exchange_clock_us() - c->started_us;
+
+	snprintf(duration, sizeof(duration), "%llu.%03llu", (unsigned long long)us / 1000,
+		 (unsigned long long)us % 1000);
+	log_write(LOG_LEVEL_ACCESS, "access", "client",
+		  address_print(&c->client_address, client), "domain",
+		  *c->request.host ? c->request.host : "", "container", leg ? leg->name : "",
+		  "method", c->request.method, "#status", status, "#bytes", bytes, "#duration_ms",
+		  duration, "engine", leg ? text_engine(leg->engine.engine) : "", "protocol",
+		  c->tls ? "tls" : "http", NULL);
+}
+
+void exchange_log(struct connection *c, unsigned int status, uint64_t bytes)
+{
+	char status_text[16], bytes_text[32];
+
+	if (!c->started_us)
+		return;
+	snprintf(status_text, sizeof(status_text), "%u", status);
+	snprintf(bytes_text, sizeof(bytes_text), "%llu", (unsigned long long)bytes);
+	log_exchange(c, status_text, bytes_text);
+	c->started_us = 0;
 }
 
 /* Bytes both ways. Each of these returns true where it has more to do than its turn allows. */
 
-/* What a pump has found out about its two sides. */
-static bool note(struct relay *relay, enum relay_result result, struct side *from, struct side *to)
+bool exchange_pump(struct flow *flow, struct side *from, struct side *to, uint64_t *left)
 {
-	switch (result) {
+	flow->relay.ending = from->hup;
+	switch (relay_pump(&flow->relay, from->io.fd, to->io.fd, left)) {
 	case RELAY_SOURCE_EMPTY:
 		from->readable = false;
 		return false;
@@ -124,8 +175,8 @@ static bool note(struct relay *relay, enum relay_result result, struct side *fro
 		from->ended = true;
 		return false;
 	case RELAY_TARGET_ERROR:
-		to->reset = true;
-		relay_drop(relay);
+		to->reset = to->readable = true;
+		relay_drop(&flow->relay);
 		return false;
 	case RELAY_LIMIT:
 	case RELAY_YIELD:
@@ -134,222 +185,336 @@ static bool note(struct relay *relay, enum relay_result result, struct side *fro
 	return true;
 }
 
-/* Bytes that need not be looked at: the rest of a body, or everything behind a 101. */
-static bool pump_opaque(struct connection *c, uint64_t left)
+/* The rest of a long body; false where it waits for an event. */
+static bool pump_body(struct flow *flow, struct side *from, struct side *to)
 {
-	uint64_t before = c->up.bytes;
-	enum relay_result result;
+	uint64_t left = http1_body_opaque(&flow->body), before = flow->relay.bytes;
+	bool more;
 
-	c->up.ending = c->client.hup;
-	result = relay_pump(&c->up, c->client.io.fd, c->server.io.fd, &left);
-	if (!c->opaque)
-		reqbody_skip(&c->body, c->up.bytes - before);
-	return note(&c->up, result, &c->client, &c->server);
+	if (flow->relay.piped ? !to->writable : from->ended || !from->readable)
+		return false;
+	more = exchange_pump(flow, from, to, &left);
+	http1_body_skip(&flow->body, flow->relay.bytes - before);
+	return more;
 }
 
-static bool read_up(struct connection *c)
+static bool is_long(const struct flow *flow)
 {
-	size_t room = RELAY_BUFFER - c->up.len;
-	ssize_t n = relay_read(&c->up, c->client.io.fd);
+	return flow->relay.piped ||
+	       (!flow->relay.len && http1_body_opaque(&flow->body) >= RELAY_BUFFER);
+}
 
-	if (n > 0) {
-		/* a short read has emptied the socket (epoll(7)); its end comes as an edge of its own */
-		if ((size_t)n < room && c->up.at + c->up.len < RELAY_BUFFER && !c->client.hup)
-			c->client.readable = false;
-		return true;
-	}
-	if (n == -EAGAIN || n == -EINTR) {
-		c->client.readable = false;
+/* Nothing of a body behind a fault may reach the container, and no request may follow. */
+static void body_fault(struct connection *c)
+{
+	if (c->down.relay.bytes == c->down_from) {
+		connection_answer(c, 400);
+	} else if (c->answered == ANSWER_DONE && c->down.approved) {
+		/* the end of an early answer still goes */
+		connection_close_side(&c->leg->side, true);
+		c->leg->side.reset = true;
+	} else if (c->down.body.state == HTTP1_BODY_TO_EOF && c->answered != ANSWER_DONE) {
+		connection_close(c, true); /* it must not look complete */
 	} else {
-		c->client.ended = true;
-		c->client.reset = n < 0;
-	}
-	return false;
-}
-
-static bool write_up(struct connection *c)
-{
-	ssize_t n = relay_write(&c->up, c->server.io.fd, c->approved);
-
-	if (n > 0) {
-		c->approved -= (size_t)n;
-		return true;
-	}
-	if (n == -EAGAIN || n == -EINTR) {
-		c->server.writable = false;
-	} else {
-		c->server.reset = true;
-		relay_drop(&c->up);
-		c->approved = 0;
-	}
-	return false;
-}
-
-static bool pump_up(struct connection *c)
-{
-	uint64_t start = c->up.bytes;
-
-	while (c->state == OPEN && !c->server.reset) {
-		uint64_t left = c->opaque ? RELAY_NO_LIMIT : reqbody_opaque(&c->body);
-
-		if (c->approved) {
-			if (!c->server.writable || !write_up(c))
-				return false;
-			continue;
-		}
-		if (c->up.bytes - start >= RELAY_BUDGET)
-			return true;
-		if (c->up.piped || (left >= RELAY_BUFFER && !c->up.len)) {
-			if (c->up.piped ? !c->server.writable
-					: c->client.ended || !c->client.readable)
-				return false;
-			if (!pump_opaque(c, left))
-				return false;
-			continue;
-		}
-		if (c->parting || c->server.shut)
-			return false;
-		if (c->up.len) {
-			approve(c);
-			if (c->approved)
-				continue;
-		}
-		if (c->state != OPEN || c->parting || c->client.ended || !c->client.readable ||
-		    (c->hold && c->body.state == REQBODY_DONE))
-			return false;
-		if (!read_up(c))
-			return false;
-	}
-	return false;
-}
-
-/* The status is known, or will never be. */
-static void stop_watching(struct connection *c, int status)
-{
-	c->watch = false;
-	c->opaque = c->hold && status == 101;
-	c->hold = false;
-}
-
-/*
- * The status of a connection's first answer, and of the answer to an upgrade, is read before any of
- * it is passed on. False where nothing may pass now.
- */
-static bool watch_answer(struct connection *c)
-{
-	ssize_t n = relay_read(&c->down, c->server.io.fd);
-	int status;
-
-	if (n == -EAGAIN || n == -EINTR) {
-		c->server.readable = false;
-		return false;
-	}
-	if (n == -ENOBUFS)
-		return true; /* more 1xx than the client takes: what is there has to go first */
-	if (n <= 0) {
-		/* an end in the middle of a status line: settle_down() answers */
-		c->server.ended = true;
-		c->server.reset = n < 0;
-		if (!c->answer_head.interim_seen)
-			relay_drop(&c->down);
-		stop_watching(c, 0);
-		return false;
-	}
-	status = resphead_feed(&c->answer_head, relay_data(&c->down) + c->down.len - n, (size_t)n);
-	if (status < 0 && !connection_to_client(c))
-		connection_answer(c, 502);
-	else if (status < 0)
-		connection_close(c, true);
-	else if (status || (c->answer_head.interim_seen && !c->hold))
-		stop_watching(c, status);
-	return status > 0 || (!status && c->answer_head.interim_seen);
-}
-
-static bool pump_down(struct connection *c)
-{
-	uint64_t left = RELAY_NO_LIMIT;
-	bool waiting;
-
-	if (c->client.reset)
-		return false;
-	/* what went by the short way has begun an answer; nobody asked for an upgrade then */
-	if (c->watch && !c->hold && connection_to_client(c))
-		stop_watching(c, 0);
-	if (c->watch && c->server.readable && !c->server.ended && !watch_answer(c))
-		return false;
-	waiting = c->down.len || c->down.piped;
-	if (waiting ? !c->client.writable : !c->server.readable || c->server.ended)
-		return false;
-	if (c->watch && !(waiting && c->answer_head.interim_seen))
-		return false;
-	if (c->watch)
-		left = c->down.len; /* what follows is to be looked at first */
-	c->down.ending = c->server.hup;
-	return note(&c->down, relay_pump(&c->down, c->server.io.fd, c->client.io.fd, &left),
-		    &c->server, &c->client);
-}
-
-/* The client has ended, or may send nothing more, and all that may pass has passed. */
-static void settle_up(struct connection *c)
-{
-	if (c->server.shut || c->server.reset || c->approved || c->up.piped)
-		return;
-	if (c->client.reset && (c->client.ended || c->hold) && !c->parting) {
-		connection_pass_reset(c);
-		return;
-	}
-	if (c->hold || !c->client.ended)
-		return;
-	relay_drop(&c->up); /* a head that was never completed, or may not pass */
-	shutdown(c->server.io.fd, SHUT_WR);
-	c->server.shut = true;
-}
-
-/* The container has ended, and all that it sent has been passed on. */
-static void settle_down(struct connection *c)
-{
-	if (!c->server.ended || c->down.len || c->down.piped || c->client.shut)
-		return;
-	if (!connection_to_client(c)) {
-		connection_answer(c, 502);
-	} else if (c->server.reset && !c->parting) {
-		connection_pass_reset(c);
-	} else if (c->parting && c->parting_status) {
-		connection_answer(c, c->parting_status);
-	} else if (c->parting) {
 		connection_linger(c);
-	} else {
-		shutdown(c->client.io.fd, SHUT_WR);
-		c->client.shut = true;
 	}
 }
 
-/* A side that was reset while the other had already been told of an end: nothing is left to pass. */
-static bool is_over(const struct connection *c)
+/* How much of the body that has been read may be sent on; false where more has to be read first. */
+static bool approve_body(struct connection *c)
 {
-	return c->client.shut ? c->server.shut || c->server.reset
-			      : c->server.shut && c->client.reset;
+	struct flow *up = &c->up;
+	size_t waiting = up->relay.len - up->approved, n;
+	int err;
+
+	if (!waiting)
+		return false;
+	n = http1_body_feed(&up->body, relay_data(&up->relay) + up->approved, waiting, &err);
+	if (err)
+		body_fault(c);
+	else if (n)
+		approve(c, n);
+	return n && !err;
+}
+
+static bool send_replay(struct connection *c)
+{
+	struct replay *replay = &c->replay;
+	ssize_t n = send(c->leg->side.io.fd, replay->data + replay->at, replay->len - replay->at,
+			 MSG_NOSIGNAL);
+
+	if (n > 0)
+		replay->at += (size_t)n;
+	else if (errno == EAGAIN)
+		c->leg->side.writable = false;
+	else
+		c->leg->side.reset = c->leg->side.readable = true;
+	return n > 0;
+}
+
+/* What has been approved; false where it waits, or cannot be sent. */
+static bool send_approved(struct connection *c)
+{
+	struct side *to = &c->leg->side;
+
+	if (!to->writable)
+		return false;
+	if (c->repeated && c->replay.at < c->replay.len)
+		return send_replay(c);
+	return connection_write(to, &c->up.relay, &c->up.approved);
+}
+
+static bool pump_request(struct connection *c)
+{
+	struct flow *up = &c->up;
+	struct side *from = &c->client, *to = &c->leg->side;
+	uint64_t start = up->relay.bytes;
+
+	while (c->state == EXCHANGE && !to->reset && !exchange_is_sent(c)) {
+		if (up->approved || (c->repeated && c->replay.at < c->replay.len)) {
+			if (!send_approved(c))
+				return false;
+			continue;
+		}
+		if (up->relay.bytes - start >= RELAY_BUDGET)
+			return true;
+		if (is_long(up)) {
+			exchange_drop_replay(c);
+			if (!pump_body(up, from, to))
+				return false;
+			continue;
+		}
+		if (approve_body(c))
+			continue;
+		if (c->state != EXCHANGE || from->ended || !from->readable ||
+		    !connection_read(from, &up->relay))
+			return false;
+	}
+	return false;
+}
+
+/* The end of what the client sends comes behind what it sent already. */
+static void find_end(struct connection *c)
+{
+	while (c->client.hup && c->client.readable && !c->client.ended &&
+	       c->up.relay.len < RELAY_BUFFER) {
+		if (!connection_read(&c->client, &c->up.relay))
+			return;
+	}
+}
+
+/* Answers. */
+
+/* One that may be passed on, from its head to its last byte; false where more has to be read. */
+static bool approve_head(struct connection *c, const char *data, size_t len)
+{
+	int n = http1_response(&c->scan, data, len, &c->request, &c->response);
+
+	if (n < 0)
+		c->answered = ANSWER_BROKEN;
+	if (n <= 0)
+		return false;
+	c->down.approved += (size_t)n;
+	c->scan = (struct http1_scan){ 0 };
+	if (c->response.status == 101 && !exchange_is_sent(c)) {
+		c->answered = ANSWER_BROKEN; /* it cannot have seen what it agrees to */
+		c->down.approved -= (size_t)n;
+		return false;
+	}
+	if (c->response.status == 101) {
+		tunnel_begin(c);
+		return false;
+	}
+	if (c->response.status < 200) {
+		c->answered = ANSWER_INTERIM;
+		return true;
+	}
+	if (c->leg->engine.engine == KKM_SOCKMAP) {
+		/* an upgrade that was refused: back to HTTP */
+		engine_leave(&c->leg->engine);
+		c->worker->stats->sockmap_left++;
+	}
+	http1_body_start(&c->down.body, c->response.framing, c->response.length);
+	c->answered = c->down.body.state == HTTP1_BODY_DONE ? ANSWER_DONE : ANSWER_BODY;
+	return true;
+}
+
+static bool approve_answer(struct connection *c)
+{
+	struct flow *down = &c->down;
+	size_t waiting = down->relay.len - down->approved, n;
+	const char *data = relay_data(&down->relay) + down->approved;
+	int err;
+
+	if (!waiting || c->answered >= ANSWER_DONE)
+		return false;
+	if (c->answered < ANSWER_BODY)
+		return approve_head(c, data, waiting);
+	n = http1_body_feed(&down->body, data, waiting, &err);
+	down->approved += n;
+	if (err)
+		c->answered = ANSWER_CUT;
+	else if (down->body.state == HTTP1_BODY_DONE)
+		c->answered = ANSWER_DONE;
+	return n;
+}
+
+static void read_answer(struct connection *c)
+{
+	struct side *from = &c->leg->side;
+
+	if (connection_read(from, &c->down.relay))
+		c->answer_begun = true;
+}
+
+/* Where the container has ended, so has an answer that lasts up to its end. */
+static void note_end(struct connection *c)
+{
+	const struct side *from = &c->leg->side;
+
+	if (c->answered == ANSWER_BODY && c->down.body.state == HTTP1_BODY_DONE)
+		c->answered = ANSWER_DONE;
+	if (c->answered == ANSWER_BODY && c->down.body.state == HTTP1_BODY_TO_EOF && from->ended &&
+	    !from->reset)
+		c->answered = ANSWER_DONE;
+}
+
+static bool pump_answer(struct connection *c)
+{
+	struct flow *down = &c->down;
+	struct side *from = &c->leg->side, *to = &c->client;
+	uint64_t start = down->relay.bytes;
+
+	while (c->state == EXCHANGE && !to->reset) {
+		if (approve_answer(c))
+			continue;
+		if (c->state != EXCHANGE)
+			return false;
+		if (down->approved) {
+			if (!to->writable || !connection_write(to, &down->relay, &down->approved))
+				return false;
+			continue;
+		}
+		note_end(c);
+		if (c->answered >= ANSWER_DONE && !down->relay.piped)
+			return false;
+		if (down->relay.bytes - start >= RELAY_BUDGET)
+			return true;
+		if (c->answered == ANSWER_BODY && is_long(down)) {
+			if (!pump_body(down, from, to))
+				break;
+			continue;
+		}
+		if (from->ended || !from->readable)
+			return false;
+		read_answer(c);
+	}
+	note_end(c);
+	return false;
+}
+
+/* Ends. */
+
+static void finish(struct connection *c)
+{
+	bool more = c->up.relay.len || (!c->client.ended && c->worker->state == WORKER_RUN);
+	bool go_on = c->request.keep_alive && c->response.keep_alive && exchange_is_sent(c) &&
+		     !c->client.shut && more;
+
+	connection_account(c);
+	exchange_log(c, c->response.status, c->down.relay.bytes - c->down_from);
+	exchange_drop_replay(c);
+	leg_release(c);
+	c->requests++;
+	if (go_on)
+		connection_next_request(c);
+	else
+		connection_linger(c);
+}
+
+/* The container has ended behind its answer, but may still read the rest of the request. */
+static void pass_end(struct connection *c)
+{
+	if (c->client.shut)
+		return;
+	shutdown(c->client.io.fd, SHUT_WR);
+	c->client.shut = true;
+}
+
+/* The container has ended, and no answer came, or none that could be passed on. */
+static void unanswered(struct connection *c)
+{
+	if (c->replay.kept && !c->answer_begun)
+		repeat(c);
+	else
+		connection_answer(c, 502);
+}
+
+/* It has ended, or spoiled its answer, within it. */
+static void cut(struct connection *c)
+{
+	if (c->leg->side.reset)
+		connection_pass_reset(c);
+	else
+		connection_linger(c);
+}
+
+static void settle_request(struct connection *c)
+{
+	struct side *to = &c->leg->side;
+	bool sent = exchange_is_sent(c);
+
+	if (c->client.reset && (c->client.ended || sent) && !has_approved(c)) {
+		connection_pass_reset(c);
+		return;
+	}
+	if (!c->client.ended || to->shut || to->reset || has_approved(c) ||
+	    (sent && c->up.relay.len))
+		return;
+	shutdown(to->io.fd, SHUT_WR);
+	to->shut = true;
+}
+
+static void settle_answer(struct connection *c)
+{
+	const struct side *from = &c->leg->side;
+
+	if (c->down.approved || c->down.relay.piped)
+		return;
+	if (c->answered == ANSWER_DONE) {
+		if (exchange_is_sent(c) || from->reset || (c->client.ended && !has_approved(c)))
+			finish(c);
+		else if (from->ended || from->hup)
+			pass_end(c);
+	} else if (c->answered == ANSWER_BROKEN ||
+		   (from->ended && c->answered < ANSWER_BODY)) {
+		unanswered(c);
+	} else if (c->answered == ANSWER_CUT || from->ended) {
+		cut(c);
+	}
 }
 
 void exchange_run(struct connection *c)
 {
-	uint64_t before = c->down.bytes;
-	bool more_down = pump_down(c), more_up;
+	bool more = pump_request(c), was_reset = c->client.reset;
 
-	if (c->parting && c->down.bytes != before)
-		connection_set_parting_timer(c);
-	/* what is counted late is passed instead of short-circuited, never lost: see kkm_response */
 	connection_account(c);
-	more_up = pump_up(c);
+	if (c->state == EXCHANGE)
+		more |= pump_answer(c);
 	connection_account(c);
-	if (c->state == OPEN && !more_up)
-		settle_up(c);
-	if (c->state == OPEN)
-		settle_down(c);
-	if (c->state == OPEN && is_over(c))
-		connection_close(c, c->server.reset || c->client.reset);
-	if (c->state == OPEN && (c->client.reset || c->server.reset))
+	more |= c->client.reset && !was_reset; /* what it had sent before goes on first */
+	if (c->state == EXCHANGE && exchange_is_sent(c))
+		find_end(c);
+	if (c->state == EXCHANGE && !more)
+		settle_request(c);
+	if (c->state == EXCHANGE)
+		settle_answer(c);
+	if (c->state == EXCHANGE && c->client.reset && c->leg->side.reset)
+		connection_close(c, true);
+	/* an answer that has all come is the client's to take, whatever became of the container */
+	if (c->state == EXCHANGE &&
+	    (c->client.reset || (c->leg->side.reset && c->answered != ANSWER_DONE)))
 		connection_watch_reset(c);
-	if (c->state == OPEN && (more_up || more_down))
+	if (c->state == EXCHANGE && more)
 		loop_next_turn(c->worker->loop, &c->task);
 }

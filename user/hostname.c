@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <idn2.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,7 +40,7 @@ static const char *check_labels(const char *text, size_t len)
 	return NULL;
 }
 
-int hostname_parse(const char *text, size_t len, char *out, const char **reason)
+static int parse_ascii(const char *text, size_t len, char *out, const char **reason)
 {
 	size_t skip = 0;
 
@@ -62,6 +63,55 @@ int hostname_parse(const char *text, size_t len, char *out, const char **reason)
 		out[i] = lower(text[i]);
 	out[len] = '\0';
 	return 0;
+}
+
+static bool is_ascii(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] & 0x80)
+			return false;
+	}
+	return true;
+}
+
+/* Letters are mapped as browsers do (UTS #46), so that both sides come to the same A-labels. */
+static int parse_unicode(const char *text, size_t len, char *out, const char **reason)
+{
+	size_t skip = len > 2 && text[0] == '*' && text[1] == '.' ? 2 : 0;
+	char copy[8 * HOSTNAME_MAX];
+	char *ascii;
+	int err = -EINVAL;
+
+	*reason = "is no valid internationalised name";
+	if (len >= sizeof(copy) || memchr(text, '\0', len))
+		return -EINVAL;
+	memcpy(copy, text, len);
+	copy[len] = '\0';
+	if (idn2_to_ascii_8z(copy + skip, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK)
+		return -EINVAL;
+	/* a wildcard is what is written as one, not what letters turn into */
+	if (*ascii != '*' && strlen(ascii) < sizeof(copy) - skip) {
+		strcpy(copy + skip, ascii);
+		err = parse_ascii(copy, strlen(copy), out, reason);
+	}
+	idn2_free(ascii);
+	return err;
+}
+
+int hostname_parse(const char *text, size_t len, char *out, const char **reason)
+{
+	return is_ascii(text, len) ? parse_ascii(text, len, out, reason)
+				   : parse_unicode(text, len, out, reason);
+}
+
+/* UTF-8 is for people, who write labels; on the wire a name is in A-labels. */
+int hostname_from_sni(const char *text, size_t len, char *out)
+{
+	const char *reason;
+
+	if (len && *text == '*')
+		return -EINVAL;
+	return parse_ascii(text, len, out, &reason);
 }
 
 int number_parse(const char *text, size_t len, uint64_t min, uint64_t max, uint64_t *out)
@@ -102,7 +152,6 @@ static int bracketed(const char *text, size_t len, char *out)
 int hostname_from_authority(const char *text, size_t len, char *out)
 {
 	const char *end = text + len, *host_end;
-	const char *reason;
 	uint64_t port;
 
 	if (!len) {
@@ -118,9 +167,7 @@ int hostname_from_authority(const char *text, size_t len, char *out)
 		host_end = memchr(text, ':', len);
 		if (!host_end)
 			host_end = end;
-		if (host_end > text && text[0] == '*')
-			return -EINVAL;
-		if (hostname_parse(text, (size_t)(host_end - text), out, &reason))
+		if (hostname_from_sni(text, (size_t)(host_end - text), out))
 			return -EINVAL;
 	}
 	if (host_end == end)

@@ -13,7 +13,8 @@
 
 /*
  * A domain as a label gives it: lower case, without a trailing dot. `*.example.com` and `*` are
- * names too. 0, or -EINVAL with *reason saying what is wrong; `out` holds HOSTNAME_MAX + 1 bytes.
+ * names too. What is written in other letters (UTF-8) comes out in A-labels (RFC 5890, UTS #46).
+ * 0, or -EINVAL with *reason saying what is wrong; `out` holds HOSTNAME_MAX + 1 bytes.
  */
 int hostname_parse(const char *text, size_t len, char *out, const char **reason);
 
@@ -23,6 +24,9 @@ int hostname_parse(const char *text, size_t len, char *out, const char **reason)
  * value gives an empty name. 0 or -EINVAL.
  */
 int hostname_from_authority(const char *text, size_t len, char *out);
+
+/* The name in a TLS ClientHello: one host name (RFC 6066, 3), no wildcard, written as above. */
+int hostname_from_sni(const char *text, size_t len, char *out);
 
 /* "192.0.2.1" or "2001:db8::1" -> address and port; 0 or -EINVAL. */
 int address_parse(const char *text, uint16_t port, struct sockaddr_storage *out);

@@ -59,11 +59,11 @@ static int parse_network(const char *value, struct labels *out, struct labels_er
 	return 0;
 }
 
-/* The plain listener serves the domain either way; the TLS listener is not part of this version. */
-static int parse_tls(const char *value, struct labels_error *error)
+static int parse_tls(const char *value, struct labels *out, struct labels_error *error)
 {
 	if (strcmp(value, "passthrough"))
 		return fault(error, PREFIX "tls", "'%.32s' is not known: give passthrough", value);
+	out->tls = true;
 	return 0;
 }
 
@@ -76,6 +76,15 @@ static int parse_port_of(const char *label, const char *value, uint16_t *out,
 		return fault(error, label, "'%.32s' is no port: give a number from 1 to 65535",
 			     value);
 	*out = (uint16_t)port;
+	return 0;
+}
+
+static int parse_proxy_protocol(const char *value, struct labels *out, struct labels_error *error)
+{
+	if (strcmp(value, "v2"))
+		return fault(error, PREFIX "proxy-protocol", "'%.32s' is not known: give v2",
+			     value);
+	out->proxy_protocol = true;
 	return 0;
 }
 
@@ -113,9 +122,11 @@ static int parse_label(const char *key, const char *value, struct labels *out,
 	if (!strcmp(name, "port"))
 		return parse_port_of(key, value, &out->port, error);
 	if (!strcmp(name, "tls"))
-		return parse_tls(value, error);
+		return parse_tls(value, out, error);
 	if (!strcmp(name, "tls.port"))
-		return parse_port_of(key, value, &(uint16_t){ 0 }, error);
+		return parse_port_of(key, value, &out->tls_port, error);
+	if (!strcmp(name, "proxy-protocol"))
+		return parse_proxy_protocol(value, out, error);
 	if (!strcmp(name, "network"))
 		return parse_network(value, out, error);
 	if (!strcmp(name, "sockmap"))
@@ -125,6 +136,19 @@ static int parse_label(const char *key, const char *value, struct labels *out,
 		return 0;
 	}
 	return fault(error, key, "is not known to this version");
+}
+
+/* What no label alone shows. */
+static int check_together(const struct labels *labels, struct labels_error *error)
+{
+	if (!labels->domain_count)
+		return fault(error, PREFIX "domain", "is missing: give the name to answer to");
+	if (!labels->port)
+		return fault(error, PREFIX "port", "is missing: give the port inside the container");
+	if (labels->tls_port && !labels->tls)
+		return fault(error, PREFIX "tls.port",
+			     "does nothing alone: give " PREFIX "tls=passthrough too");
+	return 0;
 }
 
 int labels_parse(const struct json *object, struct labels *out, struct labels_error *error)
@@ -145,9 +169,5 @@ int labels_parse(const struct json *object, struct labels *out, struct labels_er
 		if (err)
 			return err;
 	}
-	if (!out->domain_count)
-		return fault(error, PREFIX "domain", "is missing: give the name to answer to");
-	if (!out->port)
-		return fault(error, PREFIX "port", "is missing: give the port inside the container");
-	return 0;
+	return check_together(out, error);
 }

@@ -21,6 +21,9 @@ struct labels {
 	uint16_t port;
 	char description[KKM_REASON_LEN]; /* cut where it is longer */
 	char network[KKM_NAME_LEN];
+	bool tls;	   /* served on the TLS listener too */
+	uint16_t tls_port; /* there; 0: `port` */
+	bool proxy_protocol;
 	bool no_sockmap;
 };
 

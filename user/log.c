@@ -23,8 +23,9 @@ static const char *const level_names[] = {
 	[LOG_LEVEL_INFO] = "INFO",
 	[LOG_LEVEL_WARN] = "WARN",
 	[LOG_LEVEL_ERROR] = "ERROR",
+	[LOG_LEVEL_ACCESS] = "INFO",
 };
-_Static_assert(sizeof(level_names) / sizeof(*level_names) == LOG_LEVEL_ERROR + 1, "one a level");
+_Static_assert(sizeof(level_names) / sizeof(*level_names) == LOG_LEVEL_ACCESS + 1, "one a level");
 
 void log_setup(enum log_level level, enum log_format fmt)
 {

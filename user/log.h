@@ -13,7 +13,13 @@
 
 #include <stdbool.h>
 
-enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
+enum log_level {
+	LOG_LEVEL_DEBUG,
+	LOG_LEVEL_INFO,
+	LOG_LEVEL_WARN,
+	LOG_LEVEL_ERROR,
+	LOG_LEVEL_ACCESS, /* an event that was asked for: always written, as INFO */
+};
 enum log_format { LOG_FORMAT_JSON, LOG_FORMAT_TEXT };
 
 void log_setup(enum log_level level, enum log_format format);

@@ -14,7 +14,8 @@
 
 struct relay_buffer {
 	struct relay_buffer *next;
-	char data[RELAY_BUFFER];
+	size_t size; /* RELAY_BUFFER, or less where it was parked */
+	char data[];
 };
 
 struct relay_pipe {
@@ -26,8 +27,12 @@ static struct relay_buffer *buffer_get(struct relay_pool *pool)
 {
 	struct relay_buffer *buffer = pool->buffers;
 
-	if (!buffer)
-		return malloc(sizeof(*buffer));
+	if (!buffer) {
+		buffer = malloc(sizeof(*buffer) + RELAY_BUFFER);
+		if (buffer)
+			buffer->size = RELAY_BUFFER;
+		return buffer;
+	}
 	pool->buffers = buffer->next;
 	pool->spare_buffers--;
 	return buffer;
@@ -35,7 +40,7 @@ static struct relay_buffer *buffer_get(struct relay_pool *pool)
 
 static void buffer_put(struct relay_pool *pool, struct relay_buffer *buffer)
 {
-	if (pool->spare_buffers == SPARE_BUFFERS) {
+	if (pool->spare_buffers == SPARE_BUFFERS || buffer->size < RELAY_BUFFER) {
 		free(buffer);
 		return;
 	}
@@ -108,16 +113,41 @@ char *relay_data(struct relay *relay)
 	return relay->buffer ? relay->buffer->data + relay->at : NULL;
 }
 
+/* Move what waits into `to`, which may be NULL, and then nothing changes. */
+static int move_to(struct relay *relay, struct relay_buffer *to)
+{
+	if (!to)
+		return -ENOMEM;
+	if (relay->buffer) {
+		memcpy(to->data, relay_data(relay), relay->len);
+		buffer_put(relay->pool, relay->buffer);
+	} else {
+		relay->len = 0;
+	}
+	relay->buffer = to;
+	relay->at = 0;
+	return 0;
+}
+
+void relay_park(struct relay *relay)
+{
+	struct relay_buffer *small;
+
+	if (!relay->buffer || relay->buffer->size < RELAY_BUFFER || relay->len > RELAY_PARK)
+		return;
+	small = malloc(sizeof(*small) + relay->len);
+	if (small)
+		small->size = relay->len;
+	move_to(relay, small);
+}
+
 ssize_t relay_read(struct relay *relay, int from)
 {
 	ssize_t n;
 
-	if (!relay->buffer) {
-		relay->buffer = buffer_get(relay->pool);
-		if (!relay->buffer)
-			return -ENOMEM;
-		relay->at = relay->len = 0;
-	}
+	if ((!relay->buffer || relay->buffer->size < RELAY_BUFFER) &&
+	    move_to(relay, buffer_get(relay->pool)))
+		return -ENOMEM;
 	if (relay->at + relay->len == RELAY_BUFFER && relay->at) {
 		memmove(relay->buffer->data, relay->buffer->data + relay->at, relay->len);
 		relay->at = 0;
@@ -138,6 +168,16 @@ ssize_t relay_read(struct relay *relay, int from)
 	return n;
 }
 
+void relay_skip(struct relay *relay, size_t n)
+{
+	relay->at += n;
+	relay->len -= n;
+	if (!relay->len && relay->buffer) {
+		buffer_put(relay->pool, relay->buffer);
+		relay->buffer = NULL;
+	}
+}
+
 ssize_t relay_write(struct relay *relay, int to, size_t len)
 {
 	ssize_t n = send(to, relay_data(relay), len, MSG_NOSIGNAL);
@@ -145,12 +185,7 @@ ssize_t relay_write(struct relay *relay, int to, size_t len)
 	if (n < 0)
 		return -errno;
 	relay->bytes += (uint64_t)n;
-	relay->at += (size_t)n;
-	relay->len -= (size_t)n;
-	if (!relay->len) {
-		buffer_put(relay->pool, relay->buffer);
-		relay->buffer = NULL;
-	}
+	relay_skip(relay, (size_t)n);
 	return n;
 }
 

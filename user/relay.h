@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #define RELAY_BUFFER 65536	     /* bytes; a whole request head fits */
+#define RELAY_PARK 2048		     /* bytes that wait without a buffer of the pool */
 #define RELAY_PIPE (1 << 20)	     /* bytes asked for; less is taken */
 #define RELAY_BULK 32768	     /* a read of this much makes a direction bulk */
 #define RELAY_BUDGET (2 << 20)	     /* bytes a direction may move before others get their turn */
@@ -55,6 +56,11 @@ char *relay_data(struct relay *relay);
 ssize_t relay_read(struct relay *relay, int from);
 /* send() the first `len` waiting bytes: how many went, or -errno. */
 ssize_t relay_write(struct relay *relay, int to, size_t len);
+
+/* Forget the first `n` waiting bytes. */
+void relay_skip(struct relay *relay, size_t n);
+/* More will not come soon: keep few waiting bytes in memory of just their size. */
+void relay_park(struct relay *relay);
 
 /* Move up to *left bytes, which is lowered by what was written. */
 enum relay_result relay_pump(struct relay *relay, int from, int to, uint64_t *left);

@@ -44,7 +44,7 @@ const struct route *route_find(const struct route_table *table, const char *host
 }
 
 const struct route_backend *route_pick(const struct route *route, const struct route_backend *but,
-				       unsigned int turn)
+				       bool tls, unsigned int turn)
 {
 	const struct route_backend *best = NULL;
 	unsigned int least = 0;
@@ -54,7 +54,7 @@ const struct route_backend *route_pick(const struct route *route, const struct r
 		unsigned int connections = atomic_load_explicit(&backend->load->connections,
 								memory_order_relaxed);
 
-		if (backend == but || backend->state != KKM_ACTIVE)
+		if (backend == but || backend->state != KKM_ACTIVE || (tls && !backend->tls_port))
 			continue;
 		if (!best || connections < least) {
 			best = backend;
@@ -62,6 +62,15 @@ const struct route_backend *route_pick(const struct route *route, const struct r
 		}
 	}
 	return best;
+}
+
+bool route_has_tls(const struct route *route)
+{
+	for (unsigned int i = 0; i < route->count; i++) {
+		if (route->backends[i].tls_port)
+			return true;
+	}
+	return false;
 }
 
 const struct route_backend *route_backend_at(const struct route *route,
@@ -161,6 +170,10 @@ static void set_backend(struct route_backend *backend, const struct route_source
 	backend->owner = source->owner;
 	backend->state = source->state;
 	backend->no_sockmap = source->labels.no_sockmap;
+	backend->proxy_protocol = source->labels.proxy_protocol;
+	if (source->labels.tls)
+		backend->tls_port = source->labels.tls_port ? source->labels.tls_port
+							    : source->labels.port;
 	backend->address = source->address;
 	backend->load = load;
 	memcpy(backend->id, source->id, sizeof(backend->id));

@@ -41,6 +41,8 @@ struct route_backend {
 	enum kkm_owner owner;
 	enum kkm_state state;
 	bool no_sockmap;
+	bool proxy_protocol; /* a connection begins with a PROXY protocol header, version 2 */
+	uint16_t tls_port;   /* 0: not served on the TLS listener */
 	struct sockaddr_storage address;
 	char id[KKM_ID_LEN];
 	char name[KKM_NAME_LEN];
@@ -98,11 +100,13 @@ const struct route *route_find(const struct route_table *table, const char *host
 const struct route *route_exact(const struct route_table *table, const char *domain);
 
 /*
- * The active backend with the fewest connections, ties in turn by `turn`; never `but` (or NULL).
- * NULL where none is active.
+ * The active backend with the fewest connections, ties in turn by `turn`; never `but` (or NULL);
+ * with `tls` of those that are served on the TLS listener. NULL where none is active.
  */
 const struct route_backend *route_pick(const struct route *route, const struct route_backend *but,
-				       unsigned int turn);
+				       bool tls, unsigned int turn);
+/* Is any backend, whatever its state, served on the TLS listener? */
+bool route_has_tls(const struct route *route);
 /* The backend of the route at this address, whatever its state; or NULL. */
 const struct route_backend *route_backend_at(const struct route *route,
 					     const struct sockaddr_storage *address);

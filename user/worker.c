@@ -20,6 +20,7 @@
 struct worker_listener {
 	struct loop_io io;
 	struct worker *worker;
+	bool tls;
 };
 
 static int set(int fd, int level, int option, int value)
@@ -119,7 +120,7 @@ static void unreserve(struct worker *worker)
 }
 
 /* False where there is nothing to accept any more, or accepting has been paused. */
-static bool accept_one(struct worker *worker, int listen_fd)
+static bool accept_one(struct worker *worker, const struct worker_listener *listener)
 {
 	struct sockaddr_storage client;
 	socklen_t len = sizeof(client);
@@ -129,10 +130,10 @@ static bool accept_one(struct worker *worker, int listen_fd)
 		set_accepting(worker, false);
 		return false;
 	}
-	fd = accept4(listen_fd, (struct sockaddr *)&client, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	fd = accept4(listener->io.fd, (struct sockaddr *)&client, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd >= 0) {
 		worker->stats->connections_accepted++;
-		if (connection_new(worker, fd, &client)) {
+		if (connection_new(worker, fd, &client, listener->tls)) {
 			close(fd);
 			unreserve(worker);
 		}
@@ -147,6 +148,9 @@ static bool accept_one(struct worker *worker, int listen_fd)
 		return true;
 	case EMFILE:
 	case ENFILE:
+		if (connection_spare_leg(worker))
+			return true;
+		/* fall through */
 	case ENOBUFS:
 	case ENOMEM:
 		set_accepting(worker, false);
@@ -163,7 +167,7 @@ static void listener_ready(struct loop_io *io, uint32_t events)
 
 	(void)events;
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-		if (!accept_one(worker, io->fd))
+		if (!accept_one(worker, (struct worker_listener *)io))
 			break;
 	}
 }
@@ -182,7 +186,7 @@ static void close_listeners(struct worker *worker)
 	for (unsigned int i = 0; i < worker->listener_count; i++) {
 		if (worker->listeners[i].io.fd < 0)
 			continue;
-		while (accept_one(worker, worker->listeners[i].io.fd))
+		while (accept_one(worker, &worker->listeners[i]))
 			;
 		close(loop_del(worker->loop, &worker->listeners[i].io));
 	}
@@ -240,7 +244,7 @@ static void *run(void *ctx)
 	return NULL;
 }
 
-static int init(struct worker *worker, const int *fds, unsigned int count)
+static int init(struct worker *worker, const struct worker_socket *sockets, unsigned int count)
 {
 	const struct config *config = worker->shared->config;
 	struct datapath *datapath = worker->shared->datapath;
@@ -251,6 +255,7 @@ static int init(struct worker *worker, const int *fds, unsigned int count)
 		return err;
 	loop_on_wake(worker->loop, woken, worker);
 	worker->resume.fire = resume_fire;
+	worker->legs_timer.fire = connection_expire_legs;
 	worker->stats = datapath ? datapath_stats(datapath, worker->index) : &worker->own_stats;
 	err = engine_slots_init(&worker->slots, worker->index * slots, slots);
 	if (err)
@@ -260,16 +265,17 @@ static int init(struct worker *worker, const int *fds, unsigned int count)
 		return -ENOMEM;
 	for (unsigned int i = 0; i < count && !err; i++) {
 		worker->listeners[i].worker = worker;
+		worker->listeners[i].tls = sockets[i].tls;
 		worker->listeners[i].io.ready = listener_ready;
-		err = loop_add(worker->loop, &worker->listeners[i].io, fds[i], EPOLLIN);
+		err = loop_add(worker->loop, &worker->listeners[i].io, sockets[i].fd, EPOLLIN);
 		if (!err)
 			worker->listener_count++;
 	}
 	return err;
 }
 
-int worker_new(const struct worker_shared *shared, unsigned int index, const int *fds,
-	       unsigned int count, struct worker **out)
+int worker_new(const struct worker_shared *shared, unsigned int index,
+	       const struct worker_socket *sockets, unsigned int count, struct worker **out)
 {
 	struct worker *worker = calloc(1, sizeof(*worker));
 	int err;
@@ -279,7 +285,7 @@ int worker_new(const struct worker_shared *shared, unsigned int index, const int
 	worker->shared = shared;
 	worker->index = index;
 	pthread_mutex_init(&worker->lock, NULL);
-	err = init(worker, fds, count);
+	err = init(worker, sockets, count);
 	if (err) {
 		worker->listener_count = 0; /* the descriptors stay the caller's */
 		worker_free(&worker);

@@ -13,7 +13,6 @@
 #include "engine.h"
 #include "loop.h"
 #include "relay.h"
-#include "reqhead.h"
 #include "route.h"
 
 struct worker_shared {
@@ -22,6 +21,7 @@ struct worker_shared {
 	enum kkm_engine engine;	   /* the one to try first */
 	bool bodies_leave;	   /* take a container's socket off sockmap before a request body */
 	atomic_uint *connections; /* of all workers, against config->max_connections */
+	atomic_uint *legs;	  /* connections to containers, against config->max_legs */
 	/* Both called in a worker's thread: it has ended; there is room for a connection again. */
 	void (*ended)(void *ctx);
 	void (*room)(void *ctx);
@@ -38,7 +38,6 @@ struct worker {
 	struct kkm_stats own_stats; /* where there are no maps */
 	struct engine_slots slots;
 	struct relay_pool pool;
-	struct reqhead head; /* the one that is being looked at */
 
 	struct worker_listener *listeners;
 	unsigned int listener_count;
@@ -48,6 +47,8 @@ struct worker {
 	struct connection *connections; /* all of them */
 	unsigned int connection_count;
 	unsigned int turn; /* for ties between backends */
+	struct leg *legs_oldest, *legs_newest; /* idle connections to containers */
+	struct loop_timer legs_timer;
 
 	struct route_table *table;
 	pthread_mutex_t lock; /* protects the next two */
@@ -56,9 +57,14 @@ struct worker {
 	enum worker_wish state;
 };
 
-/* Listening sockets of one worker; the worker owns them. `fds` has `count` of them. 0 or -errno. */
-int worker_new(const struct worker_shared *shared, unsigned int index, const int *fds,
-	       unsigned int count, struct worker **out);
+struct worker_socket {
+	int fd;
+	bool tls;
+};
+
+/* `sockets`: one worker's listening ones, which the worker owns from then on. 0 or -errno. */
+int worker_new(const struct worker_shared *shared, unsigned int index,
+	       const struct worker_socket *sockets, unsigned int count, struct worker **out);
 int worker_start(struct worker *worker);
 /* Wait for the thread's end. All have to be joined before the first is freed: room() wakes all. */
 void worker_join(struct worker *worker);

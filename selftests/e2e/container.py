@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The agent in a container, as README's compose file runs it."""
 import lib
+import lib_backend
 from lib import ROOT, check, expect, must, wait_for
 
 
@@ -26,6 +27,14 @@ def test_in_a_container(lab):
                                     f"http://{lab.edge_addr}/name").returncode == 0,
                  "the agent in the container serves")
         expect(answer().container, backend.name, "container that answers")
+        with lab.connect() as client:
+            client.request("/switch?messages=20", "app.example.com",
+                           fields=("Connection: Upgrade", "Upgrade: opaque"))
+            expect(client.response().status, 101, "status of an upgrade")
+            expect(client.file.read(12), b"right behind", "what comes right behind it")
+            backend.release()
+            messages = b"".join(map(lib_backend.message, range(20)))
+            expect(client.file.read(len(messages)), messages, "the messages of the stream")
         stats = lab.docker("exec", agent, "/usr/sbin/kakuremichi-agent", "stats")
         short = next(line.split()[1] for line in stats.splitlines()
                      if line.startswith("short_bytes"))

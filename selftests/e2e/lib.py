@@ -275,12 +275,14 @@ def default_flags(lab):
 class Agent:
     """flags: pairs "--name", "value", which go before the lab's own."""
 
-    def __init__(self, lab, *flags, environ=None):
+    def __init__(self, lab, *flags, environ=None, limit=None):
         self.lab = lab
         self.flags = {**default_flags(lab), **dict(zip(flags[::2], flags[1::2]))}
         lab.agent_count += 1
         self.log_path = f"{lab.dir}/agent-{lab.agent_count}.log"
         command = [str(ROOT / "scripts/lab"), "run", "edge", BINARY, "run"]
+        if limit:   # of open files
+            command = ["prlimit", f"--nofile={limit}:{limit}", *command]
         for flag, value in self.flags.items():
             command += [flag, str(value)]
         with open(self.log_path, "w") as log:

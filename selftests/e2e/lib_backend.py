@@ -14,12 +14,24 @@ What it does is asked for by the request's path and query:
   /continue, /hint           100 and the answer; 103, and the answer after `release`
   /slow                      the answer after 0.7 s
   /garbage, /twice           an answer that is not HTTP; one that is framed twice
+  /mix?seed=&n=&framing=&status=&hints=
+                             the answer that mixed() makes, which tells of the request's bytes
+  /say?hex=&then=            these bytes as they are, and then: keep, close, reset. fill=n: n times
+                             an x instead of each ~; step=n: n bytes a write; hold=1: then only
+                             after `release`; later=hex: and more bytes first
+  /once?t=&how=              the end without a byte (close, reset), the first time for this t
+  /gone?how=                 that, each time
+  /early?close=1             413 before the body is read; close: with Connection: close
+  /tape                      no answer; all that follows the head, hexadecimal, as an event `tape`
+  /switch?messages=n         101 after 0.3 s in which nothing may come, bytes right behind it, and
+                             then an echo, or n messages after `release`
   /upgrade?then=&n=          101, and then: sink (SHA-256 of all that comes, at its end), echo,
                              source (n bytes and the end), halfclose (a line and a half-close,
                              then as sink without an answer), reset
 
 Another port, 9000, takes one line: `log` answers with the events so far, JSON, one a line;
-`release` lets go what is held. NAME, IGNORE_TERM, FAMILY=6 in the environment.
+`release` lets go what is held, until `arm`. NAME, IGNORE_TERM, FAMILY=6 in the
+environment.
 """
 import hashlib
 import json
@@ -60,6 +72,41 @@ def reset(sock):
     sock.close()
 
 
+def chunked(rng, body):
+    """In chunks of random sizes and spellings, some with an extension; with trailers or without."""
+    pieces, at = [], 0
+    while at < len(body):
+        piece = body[at:at + rng.randint(1, 1 + len(body) // 3)]
+        at += len(piece)
+        size = rng.choice((b"%x", b"%X", b"000%x")) % len(piece)
+        extension = rng.choice((b"", b"", b";a", b";name=value", b';q="a;b"'))
+        pieces += [size, extension, b"\r\n", piece, b"\r\n"]
+    trailers = rng.choice((b"", b"", b"X-Trailer: 1\r\nX-Trailer: a;b\r\n"))
+    return b"".join(pieces) + rng.choice((b"0", b"0;last", b"0000")) + b"\r\n" + trailers + b"\r\n"
+
+
+def mixed(name, wire, method, query):
+    """The bytes of an answer to /mix. wire: SHA-256 of the request as it came."""
+    rng = random.Random(query["seed"])
+    body = rng.randbytes(int(query["n"]))
+    status, framing = query["status"], query["framing"]
+    head = "".join(f"HTTP/1.1 103 Early Hints\r\nLink: </{i}>\r\n\r\n"
+                   for i in range(int(query["hints"])))
+    head += f"HTTP/1.1 {status} Mixed\r\nX-Container: {name}\r\nX-Wire: {wire}\r\n"
+    if status != "204":
+        head += "transfer-ENCODING:  Chunked \r\n" if framing == "chunked" else \
+            f"CONTENT-length:\t{len(body)}\r\n"
+    head = head.encode() + b"\r\n"
+    if method == "HEAD" or status in ("204", "304"):
+        return head
+    return head + (chunked(rng, body) if framing == "chunked" else body)
+
+
+def message(number):
+    """One of those that /switch sends."""
+    return b"message %d\n" % number * (1 + number % 50)
+
+
 class Log:
     def __init__(self):
         self.events = []
@@ -72,6 +119,7 @@ class Log:
 
 
 LOG = Log()
+ONCE = set()
 RELEASE = threading.Event()
 NAME = os.environ.get("NAME") or socket.gethostname()
 
@@ -143,7 +191,10 @@ class Connection:
 
     def chunks(self):
         while True:
-            size = int(self.file.readline().split(b";")[0], 16)
+            line = self.file.readline()
+            if not line:
+                raise OSError("the body ends before its last chunk")
+            size = int(line.split(b";")[0], 16)
             if size:
                 yield from self.bytes(size)
             if self.file.readline() != b"\r\n":
@@ -255,6 +306,98 @@ class Connection:
                           b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
         return False
 
+    def raw_body(self):
+        """As it came, with chunk sizes and trailers."""
+        if self.fields.get("transfer-encoding", "").lower() != "chunked":
+            yield from self.bytes(int(self.fields.get("content-length", 0)))
+            return
+        while True:
+            line = self.file.readline()
+            yield line
+            size = int(line.split(b";")[0], 16)
+            if not size:
+                break
+            yield from self.bytes(size)
+            yield self.file.readline()
+        while line not in (b"\r\n", b""):
+            line = self.file.readline()
+            yield line
+
+    def do_mix(self):
+        digest = hashlib.sha256(self.head)
+        for piece in self.raw_body():
+            digest.update(piece)
+        data = mixed(NAME, digest.hexdigest(), self.method, self.query)
+        cut = random.Random(self.query["seed"]).randint(0, len(data))
+        self.sock.sendall(data[:cut])
+        self.sock.sendall(data[cut:])
+
+    def leave(self, how):
+        if how == "reset":
+            self.file.close()
+            reset(self.sock)
+        return None if how == "keep" else False
+
+    def do_say(self):
+        self.read_body()
+        data = bytes.fromhex(self.query.get("hex", ""))
+        data = data.replace(b"~", b"x" * self.number("fill", 1))
+        step = self.number("step") or len(data) or 1
+        for at in range(0, len(data), step):
+            self.sock.sendall(data[at:at + step])
+        if "hold" in self.query:
+            RELEASE.wait(120)
+        self.sock.sendall(bytes.fromhex(self.query.get("later", "")))
+        return self.leave(self.query.get("then", "keep"))
+
+    def do_once(self):
+        body = self.read_body()
+        if self.query["t"] not in ONCE:
+            ONCE.add(self.query["t"])
+            return self.leave(self.query["how"])
+        self.answer(body)
+
+    def do_gone(self):
+        self.read_body()
+        return self.leave(self.query["how"])
+
+    def do_early(self):
+        close = "close" in self.query
+        self.sock.sendall(b"HTTP/1.1 413 Content Too Large\r\nX-Container: %s\r\n%s"
+                          b"Content-Length: 6\r\n\r\nlarge\n" %
+                          (NAME.encode(), b"Connection: close\r\n" if close else b""))
+        if close:
+            self.sock.shutdown(socket.SHUT_WR)
+            self.read_body(self.to_eof())
+            return False
+        self.read_body(self.raw_body())
+
+    def do_tape(self):
+        data = b""
+        try:
+            for piece in self.to_eof():
+                data += piece
+        finally:
+            LOG.add("tape", peer=self.peer, hex=data.hex())
+        return False
+
+    def do_switch(self):
+        time.sleep(0.3)
+        self.sock.settimeout(0)
+        early = self.file.peek(1)
+        self.sock.settimeout(120)
+        LOG.add("early", peer=self.peer, size=len(early))
+        self.sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                          b"Upgrade: opaque\r\nX-Container: %s\r\n\r\nright behind" %
+                          NAME.encode())
+        if self.number("messages"):
+            RELEASE.wait(120)
+            for number in range(self.number("messages")):
+                self.sock.sendall(message(number))
+        for piece in self.to_eof():
+            self.sock.sendall(piece)
+        return False
+
     def do_upgrade(self):
         self.sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
                           b"Upgrade: opaque\r\nX-Container: %s\r\n\r\n" % NAME.encode())
@@ -283,6 +426,8 @@ def control(sock):
         word = file.readline().strip()
         if word == b"release":
             RELEASE.set()
+        elif word == b"arm":
+            RELEASE.clear()
         elif word == b"log":
             sock.sendall(LOG.text().encode())
 

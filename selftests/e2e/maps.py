@@ -7,6 +7,7 @@ import platform
 import threading
 
 import lib
+import lib_backend
 from lib import check, expect, wait_for
 
 BPF_MAP_LOOKUP_ELEM, BPF_OBJ_GET = 1, 7
@@ -98,7 +99,16 @@ def test_readable(lab):
         (_, conn), = dump(lab, "kkm_conns").items()
         expect((conn["backend"]["domain"], conn["backend"]["port"], conn["client_port"]),
                ("alpha.test", 8000, client.sock.getsockname()[1]), "kkm_conns")
-        expect((conn["up"], conn["down"]), ("KKM_RELAY", "KKM_SOCKMAP"), "the engines")
+        expect((conn["up"], conn["down"]), ("KKM_RELAY", "KKM_RELAY"), "the engines of HTTP")
+        connection, = agent.connections()
+        expect(connection["domain"], "alpha.test", f"connections --json: {connection}")
+    wait_for(lambda: not dump(lab, "kkm_conns"), "the connection is gone from kkm_conns")
+    with lab.connect() as client:
+        client.upgrade("echo", "alpha.test")
+        (_, conn), = dump(lab, "kkm_conns").items()
+        expect((conn["backend"]["domain"], conn["backend"]["port"], conn["client_port"]),
+               ("alpha.test", 8000, client.sock.getsockname()[1]), "kkm_conns")
+        expect((conn["up"], conn["down"]), ("KKM_RELAY", "KKM_SOCKMAP"), "the engines of a stream")
         connection, = agent.connections()
         expect(connection["domain"], "alpha.test", f"connections --json: {connection}")
     wait_for(lambda: not dump(lab, "kkm_conns"), "the connection is gone from kkm_conns")
@@ -118,35 +128,43 @@ def test_state(lab):
 @lib.each("kkm_routes", "kkm_backends")
 def test_delete(lab, name):
     """deleting the entry with bpftool stops the short way for the next connection"""
-    container = lab.container("short", "short.test")
-    other = lab.container("other", "other.test")
+    containers = {n: lab.container(n, f"{n}.test") for n in ("short", "other")}
     agent = lab.agent("--datapath", "sockmap")
     agent.wait_route("short.test", "short")
     agent.wait_route("other.test", "other")
 
-    def carried(host):
-        """Messages by the short way and bytes by the relay, of one connection."""
+    expected = b"".join(map(lib_backend.message, range(10)))
+
+    def carried(name):
+        """What one upgraded stream of ten messages counts."""
         before = agent.stats()
+        containers[name].ask("arm")
         with lab.connect() as client:
-            for _ in range(10):
-                expect(client.get("/name", host).container, host.split(".")[0], "who answers")
+            client.request("/switch?messages=10", f"{name}.test",
+                           fields=("Connection: Upgrade", "Upgrade: opaque"))
+            answer = client.response()
+            expect((answer.status, answer.container), (101, name), "the answer")
+            expect(client.file.read(12), b"right behind", "what comes right behind it")
+            containers[name].release()
+            expect(client.file.read(len(expected)), expected, "the messages")
         wait_for(lambda: not agent.connections(), "it is closed")
         moved = agent.stats().since(before)
-        return moved.short_messages, moved.relay_down_bytes
+        expect(moved.short_bytes + moved.relay_down_bytes, answer.wire + 12 + len(expected),
+               "short_bytes + relay_down_bytes, and what the client received")
+        return moved
 
-    messages, relayed = carried("short.test")
-    check(messages >= 9, f"{messages} messages of 10 by the short way before")
+    moved = carried("short")
+    check(moved.short_messages >= 9, f"{moved.short_messages} of 10 messages before")
+    expect(moved.sockmap_refused, 0, "sockmap_refused")
     key = {"kkm_routes": domain_key("short.test"),
-           "kkm_backends": backend_key("short.test", container)}[name]
+           "kkm_backends": backend_key("short.test", containers["short"])}[name]
     delete(lab, name, key)
-    refused = agent.stats().sockmap_refused
-    messages, relayed = carried("short.test")
-    expect(messages, 0, "messages by the short way of the next connection")
-    check(relayed > 0, "the relay carries it")
-    check(agent.stats().sockmap_refused > refused, "sockmap_refused counts it")
-    messages, relayed = carried("other.test")
-    check(messages >= 9, f"{messages} messages of 10 by the short way for the other domain")
-    expect(other.log("request")[-1]["host"], "other.test", "the other container's last request")
+    moved = carried("short")
+    expect((moved.short_messages, moved.sockmap_refused), (0, 1),
+           "messages by the short way of the next connection, and sockmap_refused")
+    moved = carried("other")
+    check(moved.short_messages >= 9, f"{moved.short_messages} of 10 messages for the other domain")
+    expect(containers["other"].log("request")[-1]["host"], "other.test", "its last request")
 
 
 def test_full(lab):

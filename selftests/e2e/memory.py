@@ -13,6 +13,7 @@ import termios
 import threading
 
 import lib
+from exact import Held, held_container
 from lib import ENGINES, KiB, MiB, check, expect, pattern, pattern_sha256, wait_for
 
 SIZE = (1 << 30) if lib.LONG else 256 * MiB
@@ -99,7 +100,7 @@ def stay_stuck(agent):
 
 
 def start(lab, engine):
-    container = lab.container("python", "python.test")
+    container = held_container(lab)
     agent = lab.agent("--datapath", engine)
     agent.wait_route("python.test", "python")
     return container, agent
@@ -128,6 +129,21 @@ def still(lab, agent):
     return last["bytes"]
 
 
+def stop_or_dawdle(lab, agent, client, answer, how, size=SIZE):
+    """The client of an answer that has begun reads nothing for a while, or little; then all."""
+    if how == "stops":
+        carried = still(lab, agent)
+        stay_stuck(agent)
+        check(carried < min(size // 4, 64 * MiB), f"{carried} bytes carried to one who reads none")
+    else:
+        pause = threading.Event()
+        for _ in range(int(SECONDS * 20)):  # 1.3 MB/s
+            client.take(answer, 64 * KiB)
+            pause.wait(0.05)
+    client.take(answer, size - answer.size)
+    expect((answer.size, answer.sha256), (size, pattern_sha256(size)), "the answer")
+
+
 @lib.each(*itertools.product(ENGINES, ("stops", "is slow")))
 def test_client(lab, engine, how):
     """a client that stops reading a large answer, or is slow"""
@@ -135,22 +151,27 @@ def test_client(lab, engine, how):
     client = lab.connect(timeout=60)
     with Sampler(lab, agent) as sampler:
         client.request(f"/down?n={SIZE}", "python.test")
-        answer = client.head()
-        if how == "stops":
-            carried = still(lab, agent)
-            stay_stuck(agent)
-            check(carried < 64 * MiB, f"{carried} bytes were carried to one who reads none")
-        else:
-            pause = threading.Event()
-            for _ in range(int(SECONDS * 20)):  # 1.3 MB/s
-                client.take(answer, 64 * KiB)
-                pause.wait(0.05)
-        client.take(answer, SIZE - answer.size)
-    expect((answer.size, answer.sha256), (SIZE, pattern_sha256(SIZE)), "the answer")
+        stop_or_dawdle(lab, agent, client, client.head(), how)
     client.close()
     sampler.judge(f"{engine}, client {how}")
-    if engine == "sockmap":
-        check(agent.stats().short_bytes > 0, "nothing took the short way")
+    expect(agent.stats().short_bytes, 0, "bytes by the short way, which HTTP does not take")
+
+
+@lib.each(*itertools.product(ENGINES, ("stops", "is slow"), (65535, 1000)))
+def test_stream(lab, engine, how, write):
+    """a client that stops reading an upgraded stream, or is slow; the size of the writes"""
+    size = SIZE if write > 1000 else SIZE // 4
+    container, agent = start(lab, engine)
+    client = lab.connect(timeout=60)
+    with Sampler(lab, agent) as sampler:
+        held = Held(agent, container, client, (size, write))
+        held.go_on()
+        stop_or_dawdle(lab, agent, client, lib.Response(0, "", {}), how, size)
+        client.ends()
+    client.close()
+    sampler.judge(f"{engine}, client of a stream {how}, writes of {write}")
+    short = held.moved().short_bytes
+    check(short > 0 if engine == "sockmap" else not short, f"{short} bytes took the short way")
 
 
 @lib.each(*ENGINES)
@@ -193,6 +214,31 @@ def test_both(lab, engine):
     expect(container.log("body")[-1]["sha256"], pattern_sha256(SIZE), "the upload")
     client.close()
     sampler.judge(f"{engine}, both ways stuck")
+
+
+@lib.each(*ENGINES)
+def test_both_in_a_stream(lab, engine):
+    """both directions of an upgraded stream stuck at once, the one after the other"""
+    container, agent = start(lab, engine)
+    client = lab.connect(timeout=60)
+    with Sampler(lab, agent) as sampler:
+        held = Held(agent, container, client, (SIZE, 65535), then="stay")
+        held.go_on()
+        still(lab, agent)
+        short = held.moved().short_bytes
+        check(short > 0 if engine == "sockmap" else not short, f"{short} bytes took the short way")
+        thread = writer(client, SIZE)
+        still(lab, agent)
+        stay_stuck(agent)
+        answer = lib.Response(0, "", {})
+        client.take(answer, SIZE)   # and then the container reads what came
+        thread.join()
+        client.half_close()
+        client.ends()
+    expect((answer.size, answer.sha256), (SIZE, pattern_sha256(SIZE)), "the stream")
+    expect(container.log("body")[-1]["sha256"], pattern_sha256(SIZE), "what the client sent")
+    client.close()
+    sampler.judge(f"{engine}, both ways of a stream stuck")
 
 
 if __name__ == "__main__":

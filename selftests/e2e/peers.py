@@ -118,20 +118,39 @@ def test_outstanding_at_a_proxy(lab):
     lab.container("nginx", "nginx.test", image="nginx",
                   options=("-v", f"{conf}:/etc/nginx/nginx.conf:ro"))
     agent.wait_route("nginx.test", "nginx")
+    for last, status in ((b"GET /name HTTP/1.1\r\nHost: app.test\r\n\r\n", 200), (OTHER, 404)):
+        with lab.connect() as client:
+            client.send(b"GET /slow HTTP/1.1\r\nHost: nginx.test\r\n\r\n" + last)
+            answer = client.response()
+            expect((answer.status, answer.body), (200, b"late\n"), "the first answer")
+            expect(client.response().status, status, "status of the second answer")
+
+
+@each("GET /hint", "POST /up?hold=1")
+def test_fault_behind_an_unanswered_request(lab, first):
+    """a 400 waits for the answer that is outstanding, and nothing of the faulty body is sent"""
+    backend = lab.container("lone", "lone.test")
+    lab.agent().wait_route("lone.test", "lone")
     with lab.connect() as client:
-        client.send(b"GET /slow HTTP/1.1\r\nHost: nginx.test\r\n\r\n"
-                    b"GET /name HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        client.send(first.encode() + b" HTTP/1.1\r\nHost: lone.test\r\n\r\n"
+                    b"POST /up HTTP/1.1\r\nHost: lone.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    b"zz\r\n")
+        if "hint" in first:
+            expect(client.head().status, 103, "the first answer's beginning")
+        wait_for(lambda: backend.log("request"), "the first request is there")
+        client.sock.settimeout(0.3)
+        try:
+            raise AssertionError(f"before the first answer: {client.sock.recv(1000)}")
+        except TimeoutError:
+            client.sock.settimeout(20)
+        expect(len(backend.log("request")), 1, "requests until then")
+        client.file = client.sock.makefile("rb")    # the other takes nothing behind a time-out
+        lab.sockets.append(client.file)
+        backend.release()
         expect(client.response().status, 200, "status of the first answer")
+        expect(client.response().status, 400, "status of the second answer")
         client.ends()
-
-
-def test_fault_behind_an_unanswered_request(lab):
-    """no 400 where another answer is outstanding: the end, in silence"""
-    app(lab)
-    with lab.connect() as client:
-        client.send(b"GET /nothing HTTP/1.1\r\nHost: app.test\r\n\r\n"
-                    b"POST /up HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
-        client.ends()
+    expect(len(backend.log("body")), int("POST" in first), "bodies that the container took")
 
 
 def test_max_connections(lab):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Who is routed where, and what the agent answers itself."""
+import itertools
 import socket
 import threading
 
 import lib
+import lib_backend
 from lib import KiB, MiB, check, expect, wait_for
 
 
@@ -69,10 +71,40 @@ def test_wrk(lab, engine):
         _, requests, wrong, errors = map(str, lines[0].split())
         check(int(requests) > 100, f"{name}: only {requests} requests")
         expect((wrong, errors), ("0", "0"), f"{name}: wrong answers and errors of {requests}")
-    if engine == "sockmap":
-        check(agent.stats().short_bytes > 0, "nothing took the short way")
-    else:
-        expect(agent.stats().short_bytes, 0, "bytes by the short way of the relay")
+    expect(agent.stats().short_bytes, 0, "bytes by the short way, which HTTP does not take")
+
+
+@lib.each(*lib.ENGINES)
+def test_many_streams(lab, engine):
+    """16 upgraded streams for each domain at once, each with messages of its own container"""
+    agent = ready_agent(lab, "--datapath", engine)
+    streams = [(lab.connect(), container, 100 + 10 * i + 5 * (container.name == "two"))
+               for i in range(16) for container in two(lab)]
+    threads = [threading.Thread(target=switch, args=stream) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for container in two(lab):
+        container.release()
+    for client, container, count in streams:
+        messages = b"".join(map(lib_backend.message, range(count)))
+        check(client.file.read(len(messages)) == messages, f"{count} messages of {container.name}")
+        client.half_close()     # or the echo's end would not come, nor more than these messages
+        client.ends("the stream")
+    short, total = agent.stats().short_messages, sum(count for *_, count in streams)
+    check(short >= total * 0.9 if engine == "sockmap" else not short,
+          f"{short} of {total} messages took the short way")
+
+
+def switch(client, container, messages):
+    """An upgraded stream of this container, which waits for its `release`."""
+    container.ask("arm")
+    client.request(f"/switch?messages={messages}", f"{container.name}.test",
+                   fields=("Connection: Upgrade", "Upgrade: opaque"))
+    answer = client.response()
+    expect((answer.status, answer.container), (101, container.name), "answer to an upgrade")
+    expect(client.file.read(12), b"right behind", "what comes right behind it")
 
 
 def test_start_while_running(lab):
@@ -101,12 +133,15 @@ def test_gone(lab, how):
 
 
 def test_draining(lab):
-    """from the stop signal on, a container that lives on gets no new connection, and answers 503"""
+    """from the stop signal on, a container that lives on gets no new request, and answers 503"""
     container = lab.container("stubborn", "stubborn.test", environ={"IGNORE_TERM": 1})
     agent = lab.agent()
     agent.wait_route("stubborn.test", "stubborn")
-    with lab.connect() as old:
+    with lab.connect() as old, lab.connect() as busy, lab.connect() as stream:
         expect(old.get("/name", "stubborn.test").container, "stubborn", "who answers")
+        busy.request("/hint", "stubborn.test")
+        expect(busy.head().status, 103, "status of a request under way")
+        stream.upgrade("echo", "stubborn.test")
         before = accepts(container)
         container.kill("TERM")
         wait_for(lambda: agent.states("stubborn.test") == {"stubborn": "draining"}, "draining")
@@ -115,7 +150,15 @@ def test_draining(lab):
                 answer = client.get("/name", "stubborn.test")
                 expect((answer.status, answer.fields.get("retry-after")), (503, "5"), "answer")
         expect(accepts(container), before, "connections that the container accepted")
-        expect(old.get("/name", "stubborn.test").status, 200, "status on the old connection")
+        expect(old.get("/name", "stubborn.test").status, 503, "status on the old connection")
+        old.ends()
+        requests = len(container.log("request"))
+        stream.send(b"hello")
+        expect(stream.file.read(5), b"hello", "what comes back on an upgraded stream")
+        container.release()
+        expect(busy.response().body, b"hinted\n", "the answer to the request under way")
+        expect(busy.get("/name", "stubborn.test").status, 503, "status of the next one there")
+        expect(len(container.log("request")), requests, "requests that the container got since")
     container.kill()
     agent.wait_route("stubborn.test")
     expect(who(lab, "stubborn.test"), 404, "status when it is gone")
@@ -245,12 +288,16 @@ def test_host_network(lab):
 
 
 def test_paused(lab):
-    """a paused container answers 503, and again when it goes on"""
+    """a paused container answers 503, on a kept connection too, and again when it goes on"""
     container = lab.container("sleeper", "sleeper.test")
     agent = lab.agent()
     agent.wait_route("sleeper.test", "sleeper")
+    kept = lab.connect()
+    expect(kept.get("/name", "sleeper.test").container, "sleeper", "who answers before")
     lab.docker("pause", container.id)
     wait_for(lambda: agent.states("sleeper.test") == {"sleeper": "paused"}, "paused")
+    expect(kept.get("/name", "sleeper.test").status, 503, "status on a kept connection")
+    kept.ends()
     own_answer(lab, head(host=b"Host: sleeper.test"), 503, "Service Unavailable", retry_after="5")
     lab.docker("unpause", container.id)
     wait_for(lambda: agent.states("sleeper.test") == {"sleeper": "active"}, "active")
@@ -267,6 +314,12 @@ def test_unhealthy(lab):
     lab.docker("exec", container.id, "touch", "/tmp/well")
     wait_for(lambda: agent.states("sick.test") == {"sick": "active"}, "active")
     expect(who(lab, "sick.test"), "sick", "who answers")
+    with lab.connect() as kept:
+        expect(kept.get("/name", "sick.test").container, "sick", "who answers")
+        lab.docker("exec", container.id, "rm", "/tmp/well")
+        wait_for(lambda: agent.states("sick.test") == {"sick": "unhealthy"}, "unhealthy again")
+        expect(kept.get("/name", "sick.test").status, 503, "status on a kept connection")
+        kept.ends()
 
 
 def test_names(lab):
@@ -305,14 +358,18 @@ def test_network(lab):
 
 def test_sockmap_off(lab):
     """kakuremichi.sockmap=off keeps a container's sockets off the short way"""
-    lab.container("shy", "shy.test", labels={"kakuremichi.sockmap": "off"})
+    shy = lab.container("shy", "shy.test", labels={"kakuremichi.sockmap": "off"})
     agent = ready_agent(lab, "--datapath", "sockmap")
     agent.wait_route("shy.test", "shy")
-    expect(who(lab, "shy.test"), "shy", "who answers")
-    stats = agent.stats()
-    expect((stats.sockmap_enrolled, stats.short_bytes), (0, 0), "enrolled, short_bytes")
-    expect(who(lab, "one.test"), "one", "who answers")
-    check(agent.stats().short_bytes > 0, "another container's take it")
+    messages = b"".join(map(lib_backend.message, range(20)))
+    for container, takes_it in ((shy, False), (two(lab)[0], True)):
+        with lab.connect() as client:
+            switch(client, container, 20)
+            container.release()
+            expect(client.file.read(len(messages)), messages, f"the stream of {container.name}")
+        stats = agent.stats()
+        expect((stats.sockmap_enrolled, stats.short_bytes > 0), (int(takes_it), takes_it),
+               "enrolled, and whether anything took the short way")
 
 
 # Docker that is not there
@@ -372,23 +429,90 @@ def test_docker_killed(lab):
 
 # Requests on one connection
 
-def test_other_container(lab):
-    """a second request for another container is never forwarded; the connection closes"""
+@lib.each(*lib.ENGINES)
+def test_other_container(lab, engine):
+    """each request of a connection goes to its own container, one by one or pipelined"""
     one, two_ = two(lab)
-    agent = ready_agent(lab)
+    agent = ready_agent(lab, "--datapath", engine)
     before = len(one.log("request")), len(two_.log("request"))
+    names = ("one", "two", "two", "one", "two")
     with lab.connect() as client:
-        expect(client.get("/name", "one.test").container, "one", "first answer")
-        client.request("/name", "two.test")
-        client.ends()
+        for name in names:
+            answer = client.get("/name", f"{name}.test")
+            expect((answer.container, answer.body), (name, name.encode() + b"\n"), "who answers")
+    expect(agent.stats().other_container, 3, "other_container")
     with lab.connect() as client:
-        client.send(b"GET /name HTTP/1.1\r\nHost: one.test\r\n\r\n"
+        client.send(b"".join(b"GET /name HTTP/1.1\r\nHost: %s.test\r\n\r\n" % name.encode()
+                             for name in names))
+        expect([client.response().container for _ in names], list(names), "who answers, pipelined")
+    for container, count in zip((one, two_), before):
+        hosts = [e["host"] for e in container.log("request")[count:]]
+        expect(hosts, [f"{container.name}.test"] * 2 * names.count(container.name), "its requests")
+    stats = agent.stats()
+    expect((stats.other_container, stats.upstream_connects), (6, 4), "other_container, connects")
+
+
+@lib.each(*lib.ENGINES)
+def test_order(lab, engine):
+    """a slow answer comes before the quick one of another container that was asked for behind it"""
+    one, two_ = two(lab)
+    ready_agent(lab, "--datapath", engine)
+    before = len(two_.log("request"))
+    with lab.connect() as client:
+        client.send(b"GET /slow HTTP/1.1\r\nHost: one.test\r\n\r\n"
                     b"GET /name HTTP/1.1\r\nHost: two.test\r\n\r\n")
-        expect(client.response().container, "one", "first of two pipelined")
+        expect(client.response().body, b"late\n", "the first answer")
+        expect(client.response().body, b"two\n", "the second answer")
+    expect(len(two_.log("request")) - before, 1, "requests at two")
+
+
+@lib.each("one by one", "pipelined")
+def test_unknown_after_good(lab, how):
+    """a request for an unknown domain behind answered ones: 404, and the connection closes"""
+    agent = ready_agent(lab)
+    requests = [b"GET /name HTTP/1.1\r\nHost: %s.test\r\n\r\n" % name
+                for name in (b"one", b"two", b"none", b"one")]
+    with lab.connect() as client:
+        if how == "pipelined":
+            client.send(b"".join(requests))
+        for request, status in zip(requests, (200, 200, 404)):
+            if how == "one by one":
+                client.send(request)
+            answer = client.response()
+            expect(answer.status, status, f"answer to {request}")
+        check("x-container" not in answer.fields, "the last one is the agent's own")
         client.ends()
-    after = len(one.log("request")), len(two_.log("request"))
-    expect((after[0] - before[0], after[1] - before[1]), (2, 0), "requests at one and two")
-    expect(agent.stats().other_container, 2, "other_container")
+    expect(agent.stats().requests, 2, "requests that were forwarded")
+
+
+BRIEF = r"""
+import socket
+listener = socket.create_server(("", 8000))
+while True:
+    with listener.accept()[0] as sock:
+        if sock.recv(9999):
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbye")
+"""
+
+
+def test_idle_container_connection(lab):
+    """a container that closes its idle connection: the client's stays, the next gets a fresh one"""
+    agent = ready_agent(lab)
+    lab.container("brief", "brief.test", command=("python3", "-c", BRIEF), control=8000)
+    agent.wait_route("brief.test", "brief")
+
+    def kept():
+        return sorted(c["domain"] for c in agent.connections())
+    with lab.connect() as client:
+        expect(client.get("/name", "one.test").container, "one", "who answers")
+        for number in range(5):
+            before = agent.stats().upstream_connects
+            answer = client.get("/", "brief.test", method=("GET", "POST")[number % 2])
+            expect((answer.status, answer.body), (200, b"bye"), f"answer {number}")
+            expect(agent.stats().upstream_connects - before, 1, "connections opened for it")
+            wait_for(lambda: kept() == ["one.test"], "that one is gone, the other is kept")
+        expect(client.get("/name", "one.test").container, "one", "who answers")
+    expect(agent.stats().requests_repeated, 0, "requests that were sent twice")
 
 
 @lib.each(*lib.ENGINES)
@@ -462,12 +586,19 @@ def test_upgrade(lab, engine):
         expect(client.response().status, 101, "status")
         client.half_close()
         client.ends("the echo")
-    with lab.connect() as client:   # refused: HTTP goes on
+    with lab.connect() as client:   # refused: HTTP goes on, and a later one may be granted
         client.request("/name", "one.test", fields=("Connection: Upgrade", "Upgrade: opaque"))
         expect(client.response().status, 200, "status of a refused upgrade")
-        client.request("/name", "two.test")
+        expect(client.get("/name", "two.test").container, "two", "who answers the next request")
+        expect(client.get("/name", "one.test").container, "one", "and the one behind it")
+        expect(client.upgrade("echo", "two.test").container, "two", "who answers the upgrade")
+        client.send(b"GET /name HTTP/1.1\r\nHost: one.test\r\n\r\n")
+        check(client.file.read(3) == b"GET", "it is opaque")
+    expect([e for e in one.log("request") if e["host"] == "two.test"], [], "two.test at one")
+    with lab.connect() as client:   # a 101 to one who did not ask for it
+        client.request("/upgrade?then=echo", "one.test")
+        expect(client.response().status, 502, "status")
         client.ends()
-    check(not [e for e in one.log("request") if e["host"] == "two.test"], "two.test at one")
 
 
 # Answers of the agent's own
@@ -631,10 +762,15 @@ def test_502(lab):
     expect(agent.stats().answers_502, 9, "answers_502")
 
 
-def test_nonsense(lab):
-    """a container whose answer is not HTTP: 502, and nothing of it reaches the client"""
-    ready_agent(lab, "--datapath", "relay")
-    either(lab, b"/garbage")
+@lib.each(*itertools.product(lib.ENGINES, ("garbage", "twice")))
+def test_nonsense(lab, engine, answer):
+    """a container whose answer is not HTTP, or framed twice: 502, and nothing of it is passed on"""
+    ready_agent(lab, "--datapath", engine)
+    either(lab, f"/{answer}".encode())
+    with lab.connect() as client:   # nor behind a good one
+        expect(client.get("/name", "one.test").status, 200, "status before")
+        expect(client.get(f"/{answer}", "one.test").status, 502, "status")
+        client.ends()
 
 
 def test_unreachable(lab):
@@ -710,18 +846,30 @@ def exits(lab, status, what, *flags, word=None):
     check(word is None or word in agent.text(), f"{what}: it names {word}: {agent.text()}")
 
 
+def takes(lab, address, port):
+    with lab.socket(family=socket.AF_INET6) as sock:
+        return sock.connect_ex((address, port)) == 0
+
+
 def test_taken_address(lab):
     """a listener that cannot be bound: a WARN for a default one, exit 1 for one asked for"""
     two(lab)
-    with lab.socket(lab.edge_ns) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("0.0.0.0", 80))
-        sock.listen()
-        agent = ready_agent(lab)
-        check([e for e in agent.logs("WARN") if "0.0.0.0:80" in str(e)], "a WARN names the address")
-        expect(who(lab, "one.test", address=lab.edge_addr6), "one", "who answers on the other")
-        expect(agent.stop(), 0, "exit status")
-        exits(lab, 1, "asked-for address taken", "--listen-http", "0.0.0.0:80", word="0.0.0.0:80")
+    for protocol, port in (("http", 80), ("tls", 443)):
+        address, option = f"0.0.0.0:{port}", f"--listen-{protocol}"
+        with lab.socket(lab.edge_ns) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("0.0.0.0", port))
+            sock.listen()
+            agent = ready_agent(lab)
+            warned = agent.logs("WARN", address=address, option=option)
+            expect(len(warned), 1, f"WARNs about {address}")
+            check(warned[0]["error"], "with the reason")
+            listening = agent.logs("INFO", msg="Listening", protocol=protocol)
+            expect([e["address"] for e in listening], [f"[::]:{port}"], "where it listens")
+            check(takes(lab, lab.edge_addr6, port), "the other takes connections")
+            expect(who(lab, "one.test", address=lab.edge_addr6), "one", "who answers by IPv6")
+            expect(agent.stop(), 0, "exit status")
+            exits(lab, 1, "asked-for address taken", option, address, word=address)
     with lab.socket(lab.edge_ns) as sock:
         sock.bind(("127.0.0.1", 9180))
         sock.listen()

@@ -55,6 +55,7 @@ struct flow {
 	struct sockaddr_storage backend; /* its listener's address */
 	struct sockaddr_storage client_address;
 	struct engine_leg leg;
+	bool hold; /* asked for, before flow_open() */
 	uint64_t sent, received, passed; /* by the container, by the browser, seen by the agent */
 };
 
@@ -306,6 +307,7 @@ static UNUSED void flow_open(struct fixture *f, struct flow *flow, const char *d
 			     enum kkm_engine engine, int type_flags)
 {
 	struct engine_request request = { .engine = engine,
+					  .hold = flow->hold,
 					  .domain = domain,
 					  .backend = &flow->backend,
 					  .client = &flow->client_address,
@@ -344,12 +346,13 @@ static UNUSED void flow_connect_to(struct fixture *f, struct flow *flow, int lis
 	settle(flow->container);
 }
 
-/* Client, container, published and connected: the plain case. */
-static UNUSED void flow_standard(struct fixture *f, struct flow *flow, bool small)
+/* Client, container, published and connected; `hold`: until engine_begin(). */
+static UNUSED void flow_start(struct fixture *f, struct flow *flow, bool small, bool hold)
 {
 	int listener;
 
 	flow_init(flow);
+	flow->hold = hold;
 	flow_client(flow, small);
 	if (tap_failure)
 		return;
@@ -361,6 +364,12 @@ static UNUSED void flow_standard(struct fixture *f, struct flow *flow, bool smal
 	if (!tap_failure && !flow->leg.slot->enrolled)
 		tap_failure = "not enrolled";
 	close_fd(&listener);
+}
+
+/* The plain case. */
+static UNUSED void flow_standard(struct fixture *f, struct flow *flow, bool small)
+{
+	flow_start(f, flow, small, false);
 }
 
 /* Bytes are a function of their place, so that loss, doubling and disorder all show. */

@@ -263,13 +263,100 @@ CASE(counted_only_behind_the_write)
 	flow_close(&flow);
 }
 
+/* Before a 101 has been passed on, everything has to be seen: even where nothing is outstanding. */
+CASE(held_until_begun)
+{
+	struct kkm_stats before = stats();
+	struct flow flow, next;
+
+	DO(flow_start(f, &flow, false, true));
+	ASSERT_EQ(flow.leg.slot->hold, 1);
+	for (int i = 0; i < 5; i++) {
+		DO(expect_passed(&flow, 100));
+		while (agent_relays(&flow, 1000))
+			;
+		DO(browser_expects(&flow, flow.sent));
+	}
+	ASSERT_EQ(stats().passed_messages - before.passed_messages, 5);
+	engine_begin(&flow.leg);
+	ASSERT_EQ(flow.leg.engine, KKM_SOCKMAP);
+	for (size_t len = 1; len <= 16384; len = len * 3 + 1)
+		DO(expect_short(&flow, len));
+	ASSERT_EQ(flow.passed, 500);
+	engine_begin(&flow.leg); /* a second time it is nothing */
+	DO(expect_short(&flow, 100));
+	flow_close(&flow);
+	/* the slot's next owner asks for itself */
+	DO(flow_start(f, &flow, false, true));
+	flow_close(&flow);
+	DO(flow_standard(f, &next, false));
+	ASSERT_EQ(next.leg.slot->hold, 0);
+	DO(expect_short(&next, 100));
+	flow_close(&next);
+}
+
+/* What was passed while it was held is still outstanding when it begins. */
+CASE(begun_while_something_is_outstanding)
+{
+	struct flow flow;
+
+	DO(flow_start(f, &flow, false, true));
+	DO(expect_passed(&flow, 200));
+	engine_begin(&flow.leg);
+	DO(expect_passed(&flow, 30));
+	while (readable(flow.upstream) > 1)
+		ASSERT_TRUE(agent_relays(&flow, (size_t)readable(flow.upstream) - 1) > 0);
+	DO(expect_passed(&flow, 30));
+	while (agent_relays(&flow, 1000))
+		;
+	DO(browser_expects(&flow, 260));
+	DO(expect_short(&flow, 100));
+	flow_close(&flow);
+}
+
+/* As where an upgrade is refused: the end of it comes first, and a begin opens nothing any more. */
+CASE(left_while_held)
+{
+	struct flow flow;
+
+	DO(flow_start(f, &flow, false, true));
+	DO(expect_passed(&flow, 100));
+	engine_leave(&flow.leg);
+	ASSERT_EQ(count_entries("kkm_containers"), 0);
+	engine_begin(&flow.leg);
+	DO(expect_passed(&flow, 100));
+	while (agent_relays(&flow, 1000))
+		;
+	DO(browser_expects(&flow, 200));
+	DO(expect_passed(&flow, 100));
+	ASSERT_EQ(engine_moved(&flow.leg), 0);
+	flow_close(&flow);
+	DO(flow_start(f, &flow, false, true)); /* closed before it has begun */
+	DO(expect_passed(&flow, 100));
+	flow_close(&flow);
+	ASSERT_EQ(count_entries("kkm_containers"), 0);
+	ASSERT_EQ(count_entries("kkm_clients"), 0);
+	ASSERT_EQ(count_entries("kkm_conns"), 0);
+}
+
 /* A writer in a thread of its own, as a container is; blocking, in pieces of any size. */
 struct writer {
 	struct flow *flow;
 	uint64_t total;
+	uint64_t begin_at; /* for one that is held: when so many have been received */
 	unsigned int seed, largest;
+	bool pauses; /* now and then, until all has been received: or the relay might never be empty */
 	bool failed;
 };
+
+static void pause_writer(struct writer *w)
+{
+	uint64_t deadline_ms = now_ms() + WAIT_MS;
+
+	while (__atomic_load_n(&w->flow->received, __ATOMIC_RELAXED) < w->flow->sent &&
+	       now_ms() < deadline_ms)
+		poll(NULL, 0, 1);
+}
 
 static void *write_all(void *ctx)
 {
@@ -284,6 +371,8 @@ static void *write_all(void *ctx)
 			w->failed = true;
 			break;
 		}
+		if (w->pauses && rand_r(&w->seed) % 4 == 0)
+			pause_writer(w);
 	}
 	return NULL;
 }
@@ -305,6 +394,8 @@ static void run_writer(struct flow *flow, struct writer *w, uint64_t leave_at, s
 		poll(fds, 2, 1);
 		agent_relays(flow, 16384);
 		browser_reads(flow, read_size);
+		if (flow->hold && flow->received >= w->begin_at)
+			engine_begin(&flow->leg);
 		if (!left && flow->received >= leave_at) {
 			left = true;
 			engine_leave(&flow->leg);
@@ -355,6 +446,33 @@ CASE(leaving_under_way_is_exact)
 	}
 	/* or the test shows nothing */
 	ASSERT_TRUE(moved > 30);
+	ASSERT_TRUE(passed > 30);
+}
+
+/* Begun at any moment of a stream, and in every second of them left again. */
+CASE(beginning_under_way_is_exact)
+{
+	unsigned int moved = 0, passed = 0;
+
+	for (unsigned int i = 0; i < 100; i++) {
+		struct writer w = { .total = 200000,
+				    .begin_at = i % 10 * 20000 + i,
+				    .seed = i,
+				    .largest = 1000u << i % 6,
+				    .pauses = true };
+		struct flow flow;
+
+		DO(flow_start(f, &flow, i % 3 == 1, true));
+		DO(run_writer(&flow, &w, i % 2 ? w.begin_at + 60000 : UINT64_MAX, 65536));
+		ASSERT_TRUE(flow.passed >= w.begin_at);
+		moved += engine_moved(&flow.leg) > 0;
+		passed += flow.passed > w.begin_at;
+		flow_close(&flow);
+	}
+	printf("# of 100 streams %u took the short way, %u had been passed on for longer\n", moved,
+	       passed);
+	/* or the test shows nothing */
+	ASSERT_TRUE(moved > 50);
 	ASSERT_TRUE(passed > 30);
 }
 
@@ -561,8 +679,12 @@ static const struct tap_case cases[] = {
 	{ "nothing goes short while something is outstanding",
 	  nothing_short_while_something_is_outstanding },
 	{ "what is written but not counted is outstanding", counted_only_behind_the_write },
+	{ "held until it has begun", held_until_begun },
+	{ "begun while something is outstanding", begun_while_something_is_outstanding },
+	{ "left while it was held", left_while_held },
 	{ "a mixed stream is exact", mixed_stream_is_exact },
 	{ "leaving while the container writes is exact", leaving_under_way_is_exact },
+	{ "beginning while the container writes is exact", beginning_under_way_is_exact },
 	{ "after leaving every message passes", left_messages_pass },
 	{ "after leaving FIONREAD is right", fionread_is_right_after_leaving },
 	{ "a zero-copy socket's messages pass", zero_copy_passes },

@@ -91,7 +91,7 @@ static void defaults(void **state)
 	assert_false(config.admin.asked);
 	assert_int_equal(config.datapath, DATAPATH_AUTO);
 	assert_null(config.routes_file);
-	assert_null(config.proxy_protocol_from);
+	assert_int_equal(config.proxy_protocol_from.count, 0);
 	assert_false(config.access_log);
 	assert_string_equal(config.run_dir, "/run/kakuremichi");
 	assert_string_equal(config.bpf_dir, "/sys/fs/bpf/kakuremichi");
@@ -139,6 +139,16 @@ static const struct {
 };
 #define EVERY (sizeof(every) / sizeof(*every))
 
+static void assert_cidr(unsigned int index, const char *prefix, unsigned int bits)
+{
+	const struct config_cidr *cidr = &config.proxy_protocol_from.cidrs[index];
+	struct sockaddr_storage address;
+
+	assert_int_equal(address_parse(prefix, 0, &address), 0);
+	assert_true(address_equal(&cidr->address, &address));
+	assert_int_equal(cidr->bits, bits);
+}
+
 static void assert_every_value(void)
 {
 	assert_false(config.docker_enabled);
@@ -152,7 +162,9 @@ static void assert_every_value(void)
 	assert_true(config.http.asked && config.tls.asked && config.admin.asked);
 	assert_int_equal(config.datapath, DATAPATH_SOCKMAP);
 	assert_string_equal(config.routes_file, "/etc/routes.json");
-	assert_string_equal(config.proxy_protocol_from, "192.0.2.0/24,2001:db8::/32");
+	assert_int_equal(config.proxy_protocol_from.count, 2);
+	assert_cidr(0, "192.0.2.0", 24);
+	assert_cidr(1, "2001:db8::", 32);
 	assert_true(config.access_log);
 	assert_string_equal(config.run_dir, "/tmp/run");
 	assert_string_equal(config.bpf_dir, "/sys/fs/bpf/x");
@@ -442,7 +454,12 @@ static void bad_control_addresses(void **state)
 static void bad_cidrs(void **state)
 {
 	static char *const bad[] = {
-		"x", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/24,", "192.0.2.0/", "192.0.2.0/x"
+		"",		"x",		"192.0.2.0/33",	       "2001:db8::/129",
+		"192.0.2.0/24,", ",192.0.2.0/24", "192.0.2.0/24,,::/0", "192.0.2.0/",
+		"192.0.2.0/,::", "192.0.2.0/x",	"192.0.2.0/24/24",     "192.0.2.0/-1",
+		"192.0.2.0 /24", "192.0.2.0/24 ", "192.0.2/24",	       "[::]/0",
+		"/24",		 "192.0.2.0/18446744073709551640",
+		"0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0001/1"
 	};
 
 	(void)state;
@@ -450,6 +467,93 @@ static void bad_cidrs(void **state)
 		if (parse(NO_ENV, ARGS("--proxy-protocol-from", bad[i])) != -EINVAL)
 			fail_msg("--proxy-protocol-from %s is taken", bad[i]);
 	}
+}
+
+static void cidrs(void **state)
+{
+	(void)state;
+	ASSERT_TAKEN(NO_ENV, ARGS("--proxy-protocol-from=192.0.2.77/28,2001:db8:ffff::1/33,::1,"
+				  "10.0.0.1,1.2.3.4/0,fe80::1/128,127.0.0.1/31"));
+	assert_int_equal(config.proxy_protocol_from.count, 7);
+	assert_cidr(0, "192.0.2.64", 28);
+	assert_cidr(1, "2001:db8:8000::", 33);
+	assert_cidr(2, "::1", 128);
+	assert_cidr(3, "10.0.0.1", 32);
+	assert_cidr(4, "0.0.0.0", 0);
+	assert_cidr(5, "fe80::1", 128);
+	assert_cidr(6, "127.0.0.0", 31);
+	/* a flag replaces what the variable says, and is not added to it */
+	ASSERT_TAKEN(ENV("KAKUREMICHI_PROXY_PROTOCOL_FROM", "10.0.0.0/8,::/0"),
+		     ARGS("--proxy-protocol-from=192.0.2.1"));
+	assert_int_equal(config.proxy_protocol_from.count, 1);
+	assert_cidr(0, "192.0.2.1", 32);
+}
+
+static void too_many_cidrs(void **state)
+{
+	char text[(CONFIG_MAX_CIDRS + 1) * 16] = "";
+
+	(void)state;
+	for (unsigned int i = 0; i < CONFIG_MAX_CIDRS; i++)
+		snprintf(text + strlen(text), 16, "%s10.0.%u.0/24", i ? "," : "", i);
+	ASSERT_TAKEN(NO_ENV, ARGS("--proxy-protocol-from", text));
+	assert_int_equal(config.proxy_protocol_from.count, CONFIG_MAX_CIDRS);
+	assert_cidr(CONFIG_MAX_CIDRS - 1, "10.0.63.0", 24);
+	strcat(text, ",::1");
+	assert_int_equal(parse(NO_ENV, ARGS("--proxy-protocol-from", text)), -EINVAL);
+	if (!strstr(error, "64"))
+		fail_msg("does not say how many: %s", error);
+}
+
+static void matching_cidrs(void **state)
+{
+	static const struct {
+		char *cidrs;
+		const char *address;
+		bool match;
+	} cases[] = {
+		{ "192.0.2.0/24", "192.0.2.0", true },
+		{ "192.0.2.0/24", "192.0.2.255", true },
+		{ "192.0.2.0/24", "192.0.3.0", false },
+		{ "192.0.2.0/24", "192.0.1.255", false },
+		{ "192.0.2.128/25", "192.0.2.127", false },
+		{ "192.0.2.128/25", "192.0.2.128", true },
+		{ "192.0.2.6/31", "192.0.2.7", true },
+		{ "192.0.2.6/31", "192.0.2.8", false },
+		{ "192.0.2.6", "192.0.2.6", true },
+		{ "192.0.2.6", "192.0.2.7", false },
+		{ "128.0.0.0/1", "255.0.0.1", true },
+		{ "128.0.0.0/1", "127.255.255.255", false },
+		{ "0.0.0.0/0", "255.255.255.255", true },
+		{ "0.0.0.0/0", "2001:db8::1", false },
+		{ "::/0", "2001:db8::1", true },
+		{ "::/0", "192.0.2.1", false },
+		{ "2001:db8::/33", "2001:db8:7fff::1", true },
+		{ "2001:db8::/33", "2001:db8:8000::1", false },
+		{ "::1", "::1", true },
+		{ "::1", "::2", false },
+		{ "::1", "0.0.0.1", false },
+		/* as an IPv6 socket shows an IPv4 client */
+		{ "192.0.2.0/24", "::ffff:192.0.2.9", true },
+		{ "192.0.2.0/24", "::ffff:192.0.3.9", false },
+		{ "192.0.2.0/24", "::192.0.2.9", false },
+		{ "::ffff:0:0/96", "::ffff:192.0.2.9", true },
+		{ "::ffff:192.0.2.0/120", "::ffff:192.0.3.9", false },
+		{ "10.0.0.0/8,192.0.2.0/24,2001:db8::/32", "192.0.2.1", true },
+		{ "10.0.0.0/8,192.0.2.0/24,2001:db8::/32", "2001:db8::1", true },
+		{ "10.0.0.0/8,192.0.2.0/24,2001:db8::/32", "11.0.0.1", false },
+	};
+	struct sockaddr_storage address;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		ASSERT_TAKEN(NO_ENV, ARGS("--proxy-protocol-from", cases[i].cidrs));
+		assert_int_equal(address_parse(cases[i].address, 4711, &address), 0);
+		if (config_cidrs_match(&config.proxy_protocol_from, &address) != cases[i].match)
+			fail_msg("%s in %s", cases[i].address, cases[i].cidrs);
+	}
+	ASSERT_TAKEN(NO_ENV, NO_ARGS);
+	assert_false(config_cidrs_match(&config.proxy_protocol_from, &address));
 }
 
 static void errors_are_one_line(void **state)
@@ -547,6 +651,9 @@ int main(void)
 		cmocka_unit_test(bad_tcp_addresses),
 		cmocka_unit_test(bad_control_addresses),
 		cmocka_unit_test(bad_cidrs),
+		cmocka_unit_test(cidrs),
+		cmocka_unit_test(too_many_cidrs),
+		cmocka_unit_test(matching_cidrs),
 		cmocka_unit_test(errors_are_one_line),
 		cmocka_unit_test(wrong_usage),
 		cmocka_unit_test(keys_are_not_printed),

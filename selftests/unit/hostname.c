@@ -81,8 +81,6 @@ static void bad_names(void **state)
 		"a:80",
 		"a@b",
 		"http://a",
-		"b\xc3\xbc"
-		"cher.example",
 		"*a.example",
 		"a.*.example",
 		"*.*.example",
@@ -109,6 +107,106 @@ static void bad_names(void **state)
 			fail_msg("'%s' is taken as '%s'", cases[i], out);
 		assert_non_null(reason);
 		assert_true(*reason);
+	}
+}
+
+/* Whatever letters a label is written in, a route is found by its A-labels. */
+static void international_names(void **state)
+{
+	static const char *const cases[][2] = {
+		{ "b\u00fccher.example", "xn--bcher-kva.example" },
+		{ "B\u00dcCHER.Example.", "xn--bcher-kva.example" },
+		{ "bu\u0308cher.example", "xn--bcher-kva.example" },
+		{ "*.b\u00fccher.example", "*.xn--bcher-kva.example" },
+		{ "stra\u00dfe.example", "xn--strae-oqa.example" },
+		{ "\u65e5\u672c\u8a9e.jp", "xn--wgv71a119e.jp" },
+		{ "\u65e5\u672c\u8a9e\u3002jp\u3002", "xn--wgv71a119e.jp" },
+		{ "b\u00fc\uff0eexample", "xn--b-eha.example" },
+		{ "b\u00fc\uff61example", "xn--b-eha.example" },
+		{ "\uff41\uff42\uff43.example", "abc.example" },
+		{ "\uff58\uff4e--bcher-kva.example", "xn--bcher-kva.example" },
+		{ "b\u00fc.xn--bcher-kva", "xn--b-eha.xn--bcher-kva" },
+		{ "b\u00fc.XN--BCHER-KVA", "xn--b-eha.xn--bcher-kva" },
+		{ "_a.b\u00fc.example", "_a.xn--b-eha.example" },
+		{ "\u05d0.example", "xn--4db.example" },
+		{ "XN--BCHER-KVA.Example", "xn--bcher-kva.example" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char out[HOSTNAME_MAX + 1];
+		const char *reason;
+
+		if (parse(cases[i][0], strlen(cases[i][0]), out, &reason))
+			fail_msg("'%s' is refused: %s", cases[i][0], reason);
+		assert_string_equal(out, cases[i][1]);
+	}
+}
+
+static void bad_international_names(void **state)
+{
+	static const char *const cases[] = {
+		/* no UTF-8: a byte alone, cut, overlong, a surrogate, past U+10FFFF */
+		"\xff.example",
+		"b\xfc"
+		"cher.example",
+		"a.b\xc3",
+		"b\xc3.example",
+		"\x80.example",
+		"\xc0\xaf.example",
+		"\xe0\x80\xaf.example",
+		"\xed\xa0\x80.example",
+		"\xf4\x90\x80\x80.example",
+		/* UTF-8 and no name */
+		"b\u00fc b.example",
+		"b\u00fc..example",
+		".b\u00fc",
+		"b\u00fc:80",
+		"b\u00fc/x",
+		"-b\u00fc.example",
+		"b\u00fc-.example",
+		"ab--\u00fc.example",
+		"b\u00fc.xn--a",
+		"\u2100.example", /* a/c */
+		"\u200d.example",
+		"\u0308.example",
+		"\u00ad.example",
+		"\u00ad",
+		"\u3002",
+		/* a wildcard is written as one */
+		"\uff0a.example",
+		"\uff0a",
+		"*\u3002example",
+		"*b\u00fc.example",
+		"*.*.b\u00fc",
+		"b\u00fc.*",
+		"b\u00fc.*.example",
+		"*.\u00ad",
+	};
+	static char text[5000];
+	char out[HOSTNAME_MAX + 1];
+	const char *reason;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		reason = NULL;
+		if (parse(cases[i], strlen(cases[i]), out, &reason) != -EINVAL)
+			fail_msg("'%s' is taken as '%s'", cases[i], out);
+		assert_non_null(reason);
+		assert_true(*reason);
+	}
+	assert_int_equal(parse("b\u00fc\0.example", 12, out, &reason), -EINVAL);
+	assert_string_equal(reason, "is no valid internationalised name");
+	/* labels and names too long, before and after */
+	for (size_t len = 60; len < sizeof(text); len += 247) {
+		for (size_t i = 0; i + 2 <= len; i += 2)
+			memcpy(text + i, "\u00fc", 2);
+		if (len > 200)
+			assert_int_equal(parse(text, len, out, &reason), -EINVAL);
+		for (size_t i = 20; i < len; i += 20)
+			text[i] = '.';
+		if (len > 600)
+			assert_int_equal(parse(text, len & ~1UL, out, &reason), -EINVAL);
 	}
 }
 
@@ -165,6 +263,12 @@ static void authorities(void **state)
 		{ "[0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0001]", NULL },
 		{ "::1", NULL },
 		{ "a]", NULL },
+		/* UTF-8 is for labels: no client sends it */
+		{ "b\u00fccher.example", NULL },
+		{ "b\u00fccher.example:80", NULL },
+		{ "\uff41.example", NULL },
+		{ "a\u3002example", NULL },
+		{ "a.example\xff", NULL },
 	};
 
 	(void)state;
@@ -180,6 +284,23 @@ static void authorities(void **state)
 			fail_msg("'%s' gives %d", cases[i].text, err);
 		if (!err)
 			assert_string_equal(out, cases[i].host);
+	}
+}
+
+static void sni(void **state)
+{
+	static const char *const bad[] = { "",	  ".",	   "*",		"*.example", "a:443",
+					   "a b", "[::1]", "b\u00fc.example", "a..b",	     "-a" };
+	char out[HOSTNAME_MAX + 1];
+
+	(void)state;
+	assert_int_equal(hostname_from_sni("A.Example.x", 10, out), 0);
+	assert_string_equal(out, "a.example");
+	assert_int_equal(hostname_from_sni("xn--bcher-kva.de", 16, out), 0);
+	assert_string_equal(out, "xn--bcher-kva.de");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		if (hostname_from_sni(bad[i], strlen(bad[i]), out) != -EINVAL)
+			fail_msg("'%s' is taken as '%s'", bad[i], out);
 	}
 }
 
@@ -273,9 +394,15 @@ static void numbers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(good_names),	    cmocka_unit_test(bad_names),
-		cmocka_unit_test(length_is_obeyed), cmocka_unit_test(authorities),
-		cmocka_unit_test(addresses),	    cmocka_unit_test(numbers),
+		cmocka_unit_test(good_names),
+		cmocka_unit_test(bad_names),
+		cmocka_unit_test(international_names),
+		cmocka_unit_test(bad_international_names),
+		cmocka_unit_test(length_is_obeyed),
+		cmocka_unit_test(authorities),
+		cmocka_unit_test(sni),
+		cmocka_unit_test(addresses),
+		cmocka_unit_test(numbers),
 	};
 
 	return cmocka_run_group_tests_name("hostname", tests, NULL, NULL);

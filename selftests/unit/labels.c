@@ -40,6 +40,9 @@ static void required_and_optional(void **state)
 	assert_string_equal(labels.description, "");
 	assert_string_equal(labels.network, "");
 	assert_false(labels.no_sockmap);
+	assert_false(labels.tls);
+	assert_int_equal(labels.tls_port, 0);
+	assert_false(labels.proxy_protocol);
 	assert_string_equal(error.reason, "");
 	assert_int_equal(parse("{" GOOD ",\"kakuremichi.description\":\"My \\u00e4pp\","
 			       "\"kakuremichi.network\":\"front\",\"kakuremichi.sockmap\":\"off\","
@@ -112,7 +115,9 @@ static void bad_labels(void **state)
 		{ WITH_DOMAIN("\"a\\nb\"") },
 		{ WITH_DOMAIN("\"a.example\\n\"") },
 		{ WITH_DOMAIN("\"\\u001b[31m.example\"") },
-		{ WITH_DOMAIN("\"b\\u00fccher.example\"") },
+		{ WITH_DOMAIN("\"b\\u00fc cher.example\"") },
+		{ WITH_DOMAIN("\"\\u2100.example\"") },
+		{ WITH_DOMAIN("\"a.example,*b\\u00fc.example\"") },
 		{ WITH_DOMAIN("\"-a.example\"") },
 		{ WITH_DOMAIN("80") },
 		{ WITH_DOMAIN("null") },
@@ -136,6 +141,22 @@ static void bad_labels(void **state)
 		{ "{" GOOD ",\"kakuremichi.network\":\"\"}", "kakuremichi.network" },
 		{ "{" GOOD ",\"kakuremichi.sockmap\":\"\"}", "kakuremichi.sockmap" },
 		{ "{" GOOD ",\"kakuremichi.sockmap\":\"of\"}", "kakuremichi.sockmap" },
+#define TLS "\"kakuremichi.tls\":\"passthrough\""
+		{ "{" GOOD ",\"kakuremichi.tls\":\"\"}", "kakuremichi.tls" },
+		{ "{" GOOD ",\"kakuremichi.tls\":\"on\"}", "kakuremichi.tls" },
+		{ "{" GOOD ",\"kakuremichi.tls\":\"Passthrough\"}", "kakuremichi.tls" },
+		{ "{" GOOD ",\"kakuremichi.tls\":true}", "kakuremichi.tls" },
+		{ "{" GOOD ",\"kakuremichi.tls.port\":\"443\"}", "kakuremichi.tls.port" },
+		{ "{" GOOD "," TLS ",\"kakuremichi.tls.port\":\"0\"}", "kakuremichi.tls.port" },
+		{ "{" GOOD "," TLS ",\"kakuremichi.tls.port\":\"\"}", "kakuremichi.tls.port" },
+		{ "{" GOOD "," TLS ",\"kakuremichi.tls.port\":\"65536\"}",
+		  "kakuremichi.tls.port" },
+		{ "{" GOOD ",\"kakuremichi.proxy-protocol\":\"\"}",
+		  "kakuremichi.proxy-protocol" },
+		{ "{" GOOD ",\"kakuremichi.proxy-protocol\":\"v1\"}",
+		  "kakuremichi.proxy-protocol" },
+		{ "{" GOOD ",\"kakuremichi.proxy-protocol\":\"V2\"}",
+		  "kakuremichi.proxy-protocol" },
 		{ "{" GOOD ",\"kakuremichi.description\":5}", "kakuremichi.description" },
 		{ "{" GOOD ",\"kakuremichi.prot\":\"80\"}", "kakuremichi.prot" },
 		{ "{" GOOD ",\"kakuremichi.\":\"80\"}", "kakuremichi." },
@@ -157,6 +178,42 @@ static void bad_labels(void **state)
 	}
 }
 
+static void tls_and_proxy_protocol(void **state)
+{
+	struct labels_error error;
+	struct labels labels;
+
+	(void)state;
+	assert_int_equal(parse("{" GOOD "," TLS "}", &labels, &error), 0);
+	assert_true(labels.tls);
+	assert_int_equal(labels.tls_port, 0);
+	assert_false(labels.proxy_protocol);
+	/* in any order */
+	assert_int_equal(parse("{" GOOD "," TLS ",\"kakuremichi.tls.port\":\"8443\"}", &labels,
+			       &error),
+			 0);
+	assert_int_equal(labels.tls_port, 8443);
+	assert_int_equal(parse("{\"kakuremichi.tls.port\":\"8443\"," TLS "," GOOD "}", &labels,
+			       &error),
+			 0);
+	assert_true(labels.tls);
+	assert_int_equal(labels.tls_port, 8443);
+	assert_int_equal(labels.port, 80);
+	assert_int_equal(parse("{" GOOD ",\"kakuremichi.proxy-protocol\":\"v2\"}", &labels,
+			       &error),
+			 0);
+	assert_true(labels.proxy_protocol);
+	assert_false(labels.tls);
+	/* what is wrong says what would be right */
+	assert_int_equal(parse("{" GOOD ",\"kakuremichi.tls.port\":\"443\"}", &labels, &error),
+			 -EINVAL);
+	assert_non_null(strstr(error.reason, "kakuremichi.tls=passthrough"));
+	assert_int_equal(parse("{" GOOD ",\"kakuremichi.proxy-protocol\":\"v1\"}", &labels,
+			       &error),
+			 -EINVAL);
+	assert_non_null(strstr(error.reason, "give v2"));
+}
+
 static void several_names(void **state)
 {
 	struct labels_error error;
@@ -164,14 +221,17 @@ static void several_names(void **state)
 
 	(void)state;
 	assert_int_equal(parse("{" ENABLED "," PORT ",\"kakuremichi.domain\":"
-			       "\"A.example, *.b.example ,\\tc.example.,*\"}",
+			       "\"A.example, *.b.example ,\\tc.example.,*,"
+			       " B\\u00fccher.example,*.\\u65e5\\u672c\\u8a9e\\u3002jp\"}",
 			       &labels, &error),
 			 0);
-	assert_int_equal(labels.domain_count, 4);
+	assert_int_equal(labels.domain_count, 6);
 	assert_string_equal(labels.domains[0], "a.example");
 	assert_string_equal(labels.domains[1], "*.b.example");
 	assert_string_equal(labels.domains[2], "c.example");
 	assert_string_equal(labels.domains[3], "*");
+	assert_string_equal(labels.domains[4], "xn--bcher-kva.example");
+	assert_string_equal(labels.domains[5], "*.xn--wgv71a119e.jp");
 }
 
 static int parse_names(unsigned int count, struct labels *labels, struct labels_error *error)
@@ -264,6 +324,7 @@ int main(void)
 		cmocka_unit_test(not_ours),
 		cmocka_unit_test(null_labels),
 		cmocka_unit_test(bad_labels),
+		cmocka_unit_test(tls_and_proxy_protocol),
 		cmocka_unit_test(several_names),
 		cmocka_unit_test(limits),
 		cmocka_unit_test(cut_between_characters),

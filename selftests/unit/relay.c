@@ -228,6 +228,18 @@ static void arrive(size_t len)
 	fail_msg("%zu bytes did not arrive", len);
 }
 
+/* Wait until `len` more bytes have come out, and compare them. */
+static void arrive_at_target(size_t len)
+{
+	uint64_t total = received + len;
+
+	for (int i = 0; i < 5000 && received < total; i++) {
+		poll(&(struct pollfd){ .fd = target[1], .events = POLLIN }, 1, 1);
+		receive_pattern((size_t)(total - received));
+	}
+	assert_int_equal(received, total);
+}
+
 static void limit_is_exact(void **state)
 {
 	uint64_t left = 10;
@@ -447,6 +459,124 @@ static void read_and_write(void **state)
 	assert_int_equal(received, sent);
 }
 
+/* Bytes that are forgotten count nowhere, and room for them is given back with the last. */
+static void skipping(void **state)
+{
+	(void)state;
+	start();
+	relay_skip(&relay, 0);
+	assert_null(relay.buffer);
+	send_pattern(1000);
+	arrive(1000);
+	assert_int_equal(relay_read(&relay, source[0]), 1000);
+	relay_skip(&relay, 0);
+	relay_skip(&relay, 300);
+	assert_int_equal(relay.len, 700);
+	assert_int_equal((unsigned char)relay_data(&relay)[0], pattern(300));
+	assert_int_equal(relay_write(&relay, target[0], 200), 200);
+	received = 300;
+	arrive_at_target(200);
+	relay_skip(&relay, 500);
+	assert_int_equal(relay.bytes, 200);
+	assert_int_equal(relay.len, 0);
+	assert_null(relay.buffer);
+	assert_null(relay_data(&relay));
+	assert_int_equal(pool.spare_buffers, 1);
+}
+
+/* Of `len` bytes that are read the first 10 go at once. */
+static void read_all_but_10(size_t len)
+{
+	start();
+	send_pattern(len);
+	arrive(len);
+	assert_int_equal(relay_read(&relay, source[0]), len);
+	assert_int_equal(relay_write(&relay, target[0], 10), 10);
+	arrive_at_target(10);
+}
+
+static void parking(void **state)
+{
+	char *data;
+
+	(void)state;
+	relay_park(&relay);
+	assert_null(relay.buffer);
+	read_all_but_10(RELAY_PARK + 11);
+	data = relay_data(&relay);
+	relay_park(&relay); /* too much for it */
+	assert_ptr_equal(relay_data(&relay), data);
+	assert_int_equal(relay_write(&relay, target[0], 1), 1);
+	assert_int_equal(pool.spare_buffers, 0);
+	relay_park(&relay);
+	assert_int_equal(pool.spare_buffers, 1);
+	assert_int_equal(relay.len, RELAY_PARK);
+	for (size_t i = 0; i < relay.len; i++)
+		assert_int_equal((unsigned char)relay_data(&relay)[i], pattern(11 + i));
+	data = relay_data(&relay);
+	relay_park(&relay); /* is there already */
+	assert_ptr_equal(relay_data(&relay), data);
+	/* what is read then comes behind it, and may be as much as ever */
+	while (relay.len < RELAY_BUFFER) {
+		if (sent < RELAY_BUFFER + 11)
+			send_pattern(RELAY_BUFFER + 11 - sent);
+		poll(&(struct pollfd){ .fd = source[0], .events = POLLIN }, 1, 1000);
+		assert_true(relay_read(&relay, source[0]) > 0);
+		assert_int_equal(pool.spare_buffers, 0);
+	}
+	assert_int_equal(relay_read(&relay, source[0]), -ENOBUFS);
+	for (size_t i = 0; i < relay.len; i++)
+		assert_int_equal((unsigned char)relay_data(&relay)[i], pattern(11 + i));
+}
+
+/* A parked piece is written, skipped and dropped as any; the pool never gets its small buffer. */
+static void leaving_the_park(void **state)
+{
+	uint64_t left = RELAY_NO_LIMIT;
+
+	(void)state;
+	read_all_but_10(100);
+	relay_park(&relay);
+	assert_int_equal(relay_write(&relay, target[0], 40), 40);
+	assert_int_equal(relay_write(&relay, target[0], 50), 50);
+	assert_null(relay.buffer);
+	assert_int_equal(pool.spare_buffers, 1);
+	arrive_at_target(90);
+	read_all_but_10(100);
+	relay_park(&relay);
+	relay_skip(&relay, 90);
+	assert_null(relay.buffer);
+	assert_int_equal(pool.spare_buffers, 1);
+	read_all_but_10(100);
+	relay_park(&relay);
+	relay_drop(&relay);
+	assert_null(relay.buffer);
+	assert_int_equal(pool.spare_buffers, 1);
+	read_all_but_10(100);
+	relay_park(&relay);
+	assert_int_equal(relay_read(&relay, source[0]), -EAGAIN); /* which loses nothing */
+	assert_int_equal(relay.len, 90);
+	relay_park(&relay);
+	send_pattern(50000);
+	arrive(50000);
+	assert_int_equal(relay_pump(&relay, source[0], target[0], &left), RELAY_SOURCE_EMPTY);
+	arrive_at_target(50090);
+	assert_null(relay.buffer);
+}
+
+static void parked_before_the_end(void **state)
+{
+	(void)state;
+	read_all_but_10(100);
+	relay_park(&relay);
+	assert_int_equal(shutdown(source[1], SHUT_WR), 0);
+	poll(&(struct pollfd){ .fd = source[0], .events = POLLRDHUP }, 1, 5000);
+	assert_int_equal(relay_read(&relay, source[0]), 0);
+	assert_int_equal(relay_write(&relay, target[0], relay.len), 90);
+	arrive_at_target(90);
+	assert_null(relay.buffer);
+}
+
 /* Bytes read for a look go out before what is pumped. */
 static void pump_after_read(void **state)
 {
@@ -514,6 +644,10 @@ int main(void)
 		ON_TCP(target_gone),
 		ON_TCP(target_gone_while_spliced),
 		ON_BOTH(read_and_write),
+		ON_BOTH(skipping),
+		ON_BOTH(parking),
+		ON_BOTH(leaving_the_park),
+		ON_BOTH(parked_before_the_end),
 		ON_BOTH(pump_after_read),
 		ON_TCP(pool_is_bounded),
 	};

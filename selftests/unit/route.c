@@ -418,18 +418,18 @@ static void least_connections(void **state)
 	atomic_store(&b[1].load->connections, 1);
 	atomic_store(&b[2].load->connections, 2);
 	for (unsigned int turn = 0; turn < 10; turn++) {
-		const struct route_backend *other = route_pick(route, &b[1], turn);
+		const struct route_backend *other = route_pick(route, &b[1], false, turn);
 
-		assert_ptr_equal(route_pick(route, NULL, turn), &b[1]);
+		assert_ptr_equal(route_pick(route, NULL, false, turn), &b[1]);
 		assert_true(other == &b[0] || other == &b[2]);
 	}
 	atomic_store(&b[1].load->connections, 2);
 	for (unsigned int turn = 0; turn < 300; turn++)
-		seen[route_pick(route, NULL, turn) - b]++;
+		seen[route_pick(route, NULL, false, turn) - b]++;
 	assert_int_equal(seen[0], 100);
 	assert_int_equal(seen[1], 100);
 	assert_int_equal(seen[2], 100);
-	assert_non_null(route_pick(route, NULL, UINT32_MAX));
+	assert_non_null(route_pick(route, NULL, false, UINT32_MAX));
 	route_table_put(&table);
 }
 
@@ -449,10 +449,10 @@ static void states(void **state)
 		route = route_exact(table, "a.example");
 		assert_int_equal(route->state, all[i]);
 		if (all[i] == KKM_ACTIVE)
-			assert_ptr_equal(route_pick(route, NULL, 0), &route->backends[0]);
+			assert_ptr_equal(route_pick(route, NULL, false, 0), &route->backends[0]);
 		else
-			assert_null(route_pick(route, NULL, 0));
-		assert_null(route_pick(route, &route->backends[0], 0));
+			assert_null(route_pick(route, NULL, false, 0));
+		assert_null(route_pick(route, &route->backends[0], false, 0));
 		assert_ptr_equal(route_backend_at(route, &s.address), &route->backends[0]);
 		route_table_put(&table);
 	}
@@ -473,12 +473,81 @@ static void best_state_is_the_routes(void **state)
 	table = BUILD(a, b);
 	route = route_exact(table, "a.example");
 	assert_int_equal(route->state, KKM_ACTIVE);
-	assert_ptr_equal(route_pick(route, NULL, 0), &route->backends[1]);
+	assert_ptr_equal(route_pick(route, NULL, false, 0), &route->backends[1]);
 	assert_true(route->backends[1].no_sockmap);
 	assert_false(route->backends[0].no_sockmap);
 	assert_string_equal(route->backends[1].description, "text");
 	address_parse("10.9.9.9", 80, &nowhere);
 	assert_null(route_backend_at(route, &nowhere));
+	route_table_put(&table);
+}
+
+static void tls_port(void **state)
+{
+	struct route_source plain = source(1, "a.example", NULL, 1),
+			    same = source(2, "b.example", NULL, 1),
+			    other = source(3, "c.example", NULL, 1),
+			    off = source(4, "d.example", NULL, 1);
+	struct route_table *table;
+
+	(void)state;
+	same.labels.tls = other.labels.tls = true;
+	other.labels.tls_port = 8443;
+	off.labels.tls_port = 8443; /* of no use without kakuremichi.tls */
+	table = BUILD(plain, same, other, off);
+	assert_int_equal(route_exact(table, "a.example")->backends[0].tls_port, 0);
+	assert_int_equal(route_exact(table, "b.example")->backends[0].tls_port, 80);
+	assert_int_equal(route_exact(table, "c.example")->backends[0].tls_port, 8443);
+	assert_int_equal(route_exact(table, "d.example")->backends[0].tls_port, 0);
+	/* the plain listener's port is as ever */
+	assert_int_equal(address_port(&route_exact(table, "c.example")->backends[0].address), 80);
+	assert_false(route_has_tls(route_exact(table, "a.example")));
+	assert_true(route_has_tls(route_exact(table, "b.example")));
+	assert_true(route_has_tls(route_exact(table, "c.example")));
+	assert_false(route_has_tls(route_exact(table, "d.example")));
+	route_table_put(&table);
+}
+
+/* Replicas may differ in it while a service is being changed. */
+static void picked_for_tls(void **state)
+{
+	struct route_source a = source(1, "a.example", "g", 1), b = source(2, "a.example", "g", 2),
+			    c = source(3, "a.example", "g", 3);
+	struct route_table *table;
+	const struct route *route;
+
+	(void)state;
+	b.labels.tls = c.labels.tls = true;
+	c.state = KKM_UNHEALTHY;
+	table = BUILD(a, b, c);
+	route = route_exact(table, "a.example");
+	atomic_store(&route->backends[1].load->connections, 5);
+	for (unsigned int turn = 0; turn < 10; turn++) {
+		assert_ptr_equal(route_pick(route, NULL, false, turn), &route->backends[0]);
+		assert_ptr_equal(route_pick(route, NULL, true, turn), &route->backends[1]);
+		assert_null(route_pick(route, &route->backends[1], true, turn));
+	}
+	route_table_put(&table);
+	/* known there, though nobody is up: that is no unknown name */
+	b.state = KKM_DRAINING;
+	table = BUILD(a, b, c);
+	route = route_exact(table, "a.example");
+	assert_true(route_has_tls(route));
+	assert_null(route_pick(route, NULL, true, 0));
+	assert_ptr_equal(route_pick(route, NULL, false, 0), &route->backends[0]);
+	route_table_put(&table);
+}
+
+static void proxy_protocol(void **state)
+{
+	struct route_source a = source(1, "a.example", "g", 1), b = source(2, "a.example", "g", 2);
+	struct route_table *table;
+
+	(void)state;
+	b.labels.proxy_protocol = true;
+	table = BUILD(a, b);
+	assert_false(route_exact(table, "a.example")->backends[0].proxy_protocol);
+	assert_true(route_exact(table, "a.example")->backends[1].proxy_protocol);
 	route_table_put(&table);
 }
 
@@ -496,7 +565,7 @@ static void same_address_other_container(void **state)
 	old.state = KKM_DRAINING;
 	new.address = old.address;
 	table = BUILD(old, new);
-	if (!route_pick(route_exact(table, "a.example"), NULL, 0))
+	if (!route_pick(route_exact(table, "a.example"), NULL, false, 0))
 		fail_msg("the running container cannot be had");
 	route_table_put(&table);
 }
@@ -524,6 +593,9 @@ int main(void)
 		cmocka_unit_test(least_connections),
 		cmocka_unit_test(states),
 		cmocka_unit_test(best_state_is_the_routes),
+		cmocka_unit_test(tls_port),
+		cmocka_unit_test(picked_for_tls),
+		cmocka_unit_test(proxy_protocol),
 		cmocka_unit_test(same_address_other_container),
 	};
 
