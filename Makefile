@@ -43,9 +43,14 @@ SKEL := $(O)/kakuremichi.skel.h
 SANO := $(O)/san
 UNIT := $(patsubst selftests/unit/%.c,%,$(sort $(wildcard selftests/unit/*.c)))
 PROG := $(patsubst selftests/prog_tests/%.c,%,$(sort $(wildcard selftests/prog_tests/*.c)))
+FUZZ := $(patsubst selftests/fuzz/%.c,%,$(sort $(wildcard selftests/fuzz/*.c)))
+FUZZ_SECONDS ?= 60
+# Not tracing comparisons doubles the speed; the dictionaries know the words.
+FUZZ_CFLAGS := -std=gnu17 -O2 -g $(WARN) -D_GNU_SOURCE -Iuser -Ibpf -fno-sanitize-recover=all \
+	       -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp
 
 .PHONY: all help install uninstall deps demo check check-unit check-prog check-e2e check-long \
-	selftests bench clean
+	selftests fuzzers fuzz bench clean
 .DELETE_ON_ERROR:
 .PRECIOUS: $(O)/%.o $(O)/%.bpf.o
 
@@ -56,6 +61,7 @@ help:
 	@echo 'make demo         two labelled containers answer under their domains (root; private Docker)'
 	@echo 'make check        all tests (root), under 10 minutes'
 	@echo 'make check-long   the tests that take longer'
+	@echo 'make fuzz         the fuzzers, each for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make bench        speed, as ratios to HAProxy in the same run (root)'
 	@echo 'make install      to $$(DESTDIR)$$(PREFIX), now $(DESTDIR)$(PREFIX)'
 	@echo 'make deps         install what all of these need (Debian)'
@@ -109,6 +115,18 @@ $(O)/prog_tests/%: $(O)/selftests/prog_tests/%.o $(LIBOBJ)
 
 selftests: $(UNIT:%=$(O)/unit/%) $(PROG:%=$(O)/prog_tests/%)
 
+# The parsers are pure: a fuzzer is its own file and theirs, compiled in one go.
+$(O)/fuzz/%: selftests/fuzz/%.c user/hostname.c user/hostname.h $(wildcard selftests/fuzz/*.h)
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) $(filter %.c,$^) -o $@ -Wl,--as-needed -lidn2 -lhttp_parser
+
+$(addprefix $(O)/fuzz/,request response chunked differential): user/http1.c user/http1.h
+$(O)/fuzz/clienthello: user/clienthello.c user/clienthello.h
+$(O)/fuzz/proxyproto: user/proxyproto.c user/proxyproto.h
+
+fuzzers: $(FUZZ:%=$(O)/fuzz/%)
+
 deps:
 	@scripts/deps
 
@@ -121,12 +139,18 @@ demo: deps
 check: deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)$(MAKE) --no-print-directory O=$(SANO) SAN=address,undefined all selftests
+	$(Q)$(MAKE) --no-print-directory fuzzers
 	$(Q)selftests/run
 
 check-long: deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)$(MAKE) --no-print-directory O=$(SANO) SAN=address,undefined all selftests
+	$(Q)$(MAKE) --no-print-directory fuzzers
 	$(Q)selftests/run --long
+
+fuzz: deps
+	$(Q)$(MAKE) --no-print-directory fuzzers
+	$(Q)selftests/fuzz/run $(FUZZ_SECONDS)
 
 bench: deps
 	$(Q)$(MAKE) --no-print-directory all
