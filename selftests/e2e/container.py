@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The agent in a container, as README's compose file runs it."""
+import json
 import lib
 import lib_backend
 from lib import ROOT, check, expect, must, wait_for
@@ -30,8 +31,12 @@ def test_in_a_container(lab):
         with lab.connect() as client:
             client.request("/switch?messages=20", "app.example.com",
                            fields=("Connection: Upgrade", "Upgrade: opaque"))
-            expect(client.response().status, 101, "status of an upgrade")
+            answer_101 = client.response()
+            expect(answer_101.status, 101, "status of an upgrade")
             expect(client.file.read(12), b"right behind", "what comes right behind it")
+            wait_for(lambda: any(c["bytes_down"] == answer_101.wire + 12 for c in json.loads(
+                lab.docker("exec", agent, "/usr/sbin/kakuremichi-agent", "connections", "--json"))
+                ["connections"]), "the 101 is counted")
             backend.release()
             messages = b"".join(map(lib_backend.message, range(20)))
             expect(client.file.read(len(messages)), messages, "the messages of the stream")

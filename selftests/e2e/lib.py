@@ -512,6 +512,13 @@ class Client:
         expect(piece, b"", f"what comes before the end of {what}")
 
 
+def counted(lab, domain, received):
+    """The agent has counted what the client received of an upgraded stream: only then can what the
+    container sends next take the short way. For a stream that was asked for on a new leg."""
+    wait_for(lambda: any(c["domain"] == domain and c["bytes_down"] >= received
+                         for c in lab.agents[-1].connections()), "the 101 is counted")
+
+
 # TAP
 
 def each(*values):

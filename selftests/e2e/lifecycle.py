@@ -68,6 +68,7 @@ def stream(container, agent, client):
     answer = client.response()
     expect((answer.status, answer.container), (101, container.name), "the answer")
     expect(client.file.read(12), b"right behind", "what comes right behind it")
+    lib.counted(agent.lab, f"{container.name}.test", answer.wire + 12)
     container.release()
     expect(client.file.read(len(MESSAGES)), MESSAGES, "the messages")
     return agent.stats().short_bytes - before
@@ -395,6 +396,7 @@ def test_foreign(lab, moment):
     answer = client.response()
     expect((answer.status, answer.container), (101, "target"), "the answer")
     expect(client.file.read(12), b"right behind", "what comes right behind it")
+    lib.counted(lab, "target.test", answer.wire + 12)
     foreign_talk(accepted, foreign)
     container.release()
     expect(client.file.read(len(MESSAGES)), MESSAGES, "the messages")

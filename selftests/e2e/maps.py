@@ -145,6 +145,7 @@ def test_delete(lab, name):
             answer = client.response()
             expect((answer.status, answer.container), (101, name), "the answer")
             expect(client.file.read(12), b"right behind", "what comes right behind it")
+            lib.counted(lab, f"{name}.test", answer.wire + 12)
             containers[name].release()
             expect(client.file.read(len(expected)), expected, "the messages")
         wait_for(lambda: not agent.connections(), "it is closed")

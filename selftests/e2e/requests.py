@@ -888,8 +888,10 @@ def test_upgraded_source(lab, engine):
     with setup.used("green") as client:
         setup.red.ask("arm")
         client.request("/switch?messages=300", "red.test", fields=UPGRADE)
-        expect(client.response().status, 101, "status")
+        answer = client.response()
+        expect(answer.status, 101, "status")
         client.takes(b"right behind", "bytes behind the 101")
+        lib.counted(lab, "red.test", answer.wire + 12)
         before = setup.agent.stats()
         setup.red.release()
         client.takes(b"".join(messages), "the messages")

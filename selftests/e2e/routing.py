@@ -105,6 +105,7 @@ def switch(client, container, messages):
     answer = client.response()
     expect((answer.status, answer.container), (101, container.name), "answer to an upgrade")
     expect(client.file.read(12), b"right behind", "what comes right behind it")
+    lib.counted(container.lab, f"{container.name}.test", answer.wire + 12)
 
 
 def test_start_while_running(lab):
