@@ -115,6 +115,7 @@ bool connection_read(struct side *side, struct relay *relay)
 	ssize_t n = relay_read(relay, side->io.fd);
 
 	if (n > 0) {
+		side->connection->active_ms = connection_now_ms(side->connection);
 		/* a short read has emptied the socket (epoll(7)); its end comes as an edge of its own */
 		if ((size_t)n < room && relay->at + relay->len < RELAY_BUFFER && !side->hup)
 			side->readable = false;

@@ -6,7 +6,6 @@
 #include <sys/types.h>
 
 #define LENGTH_MAX INT64_MAX /* one of the peers takes 2^64 for 0 */
-#define SIZE_DIGITS_MAX 16
 #define EARLY_MAX 64 /* bytes of an incomplete chunk-size line that are looked at */
 
 struct span {
@@ -147,7 +146,8 @@ static int parse_field(struct http1_scan *scan, const char *data, struct span li
 {
 	struct span name, value;
 
-	if (++scan->fields > HTTP1_FIELDS_MAX)
+	/* an answer is as long as its container likes, within HTTP1_HEAD_MAX */
+	if (++scan->fields > HTTP1_FIELDS_MAX && !scan->status)
 		return -431;
 	if (split_field(line, &name, &value))
 		return -400;
@@ -506,14 +506,16 @@ static int parse_size(struct span line, bool whole, uint64_t *size)
 	size_t digits;
 
 	*size = 0;
-	for (digits = 0; digits < line.len && digits < SIZE_DIGITS_MAX; digits++) {
+	for (digits = 0; digits < line.len; digits++) {
 		int digit = hex_digit(line.at[digits]);
 
 		if (digit < 0)
 			break;
+		if (*size > LENGTH_MAX >> 4)
+			return -EBADMSG;
 		*size = *size << 4 | (uint64_t)digit;
 	}
-	if (!digits || *size > LENGTH_MAX)
+	if (!digits)
 		return -EBADMSG;
 	if (digits == line.len)
 		return 0;

@@ -13,7 +13,7 @@
 #include "hostname.h"
 
 #define HTTP1_HEAD_MAX 65536 /* bytes of a head, with its empty line */
-#define HTTP1_FIELDS_MAX 128 /* of a head; of a trailer section too */
+#define HTTP1_FIELDS_MAX 128 /* of a request's head; of a trailer section too */
 #define HTTP1_LINE_MAX 16384 /* bytes of a chunk-size line, and of a whole trailer section */
 #define HTTP1_METHOD_MAX 31  /* characters kept of a method, for people to read */
 

@@ -4,7 +4,7 @@
 import time
 
 import lib
-from lib import ENGINES, KiB, MiB, check, expect, wait_for
+from lib import ENGINES, KiB, MiB, check, expect, pattern_sha256, wait_for
 
 PAUSE_S = 12    # longer than the agent's own patience with a client that has nothing more to get
 
@@ -35,7 +35,7 @@ CASES = {
     "up to the end of the connection": lambda client: client.request(
         f"/down?n={MiB}&framing=eof", "app.test"),
     "a reset of the container behind the whole answer": lambda client: client.request(
-        say(f"HTTP/1.1 200 OK\r\nContent-Length: {MiB}", b"~", fill=MiB, then="reset"),
+        say(f"HTTP/1.1 200 OK\r\nContent-Length: {MiB}", b"~", fill=MiB, acked=1, then="reset"),
         "app.test"),
     "a tunnel whose container has ended, and whose client says something": late_ping,
 }
@@ -64,6 +64,23 @@ def test_pause(lab, engine):
         client.close()
 
 
+@lib.each(*ENGINES)
+def test_stuck_tail(lab, engine):
+    """answers of 0.5 to 3 MiB to clients that pause, so that any part is stuck, arrive whole"""
+    setup(lab, "--datapath", engine)
+    for framing in ("length", "chunked"):
+        clients = {}
+        for size in range(MiB // 2, 3 * MiB, 48 * KiB):
+            clients[size] = lab.connect(receive_buffer=16 * KiB)
+            clients[size].request(f"/down?n={size}&framing={framing}&write=8000", "app.test")
+        time.sleep(1)       # until no more fits anywhere
+        for size, client in clients.items():
+            answer = client.response()
+            expect((answer.size, answer.sha256), (size, pattern_sha256(size)), f"{framing}, {size}")
+            expect(client.get("/name", "app.test").status, 200, f"the next, {framing}, {size}")
+            client.close()
+
+
 def test_early_end(lab):
     """a container that ends behind an early answer: the client is told, with its request unfinished"""
     setup(lab)
@@ -85,6 +102,18 @@ def test_idle_cut(lab):
         except ConnectionResetError:
             pass
     container.release()
+
+
+def test_trickle(lab):
+    """bytes that cannot be passed on yet keep a connection from being idle"""
+    setup(lab, "--idle-timeout", "1s")
+    with lab.connect() as client:
+        client.send(b"POST /up HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+        for _ in range(20):
+            client.send(b"x")
+            time.sleep(0.1)     # the slowness is what is tested
+        client.send(b"\r\n!\r\n0\r\n\r\n")
+        expect(client.response().status, 200, "status")
 
 
 def test_drain(lab):

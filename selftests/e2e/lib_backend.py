@@ -33,6 +33,7 @@ Another port, 9000, takes one line: `log` answers with the events so far, JSON, 
 `release` lets go what is held, until `arm`. NAME, IGNORE_TERM, FAMILY=6 in the
 environment.
 """
+import fcntl
 import hashlib
 import json
 import os
@@ -41,6 +42,7 @@ import signal
 import socket
 import struct
 import sys
+import termios
 import threading
 import time
 from urllib.parse import parse_qsl, urlsplit
@@ -348,6 +350,9 @@ class Connection:
         if "hold" in self.query:
             RELEASE.wait(120)
         self.sock.sendall(bytes.fromhex(self.query.get("later", "")))
+        if "acked" in self.query:   # a reset throws away what the peer's kernel has not taken
+            while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
+                time.sleep(0.005)
         return self.leave(self.query.get("then", "keep"))
 
     def do_once(self):

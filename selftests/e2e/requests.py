@@ -56,6 +56,34 @@ class Setup:
                  f"the agent closes its leg {peer}")
 
 
+# Answers /HEX/THEN with these bytes as soon as the head is there, reads nothing else, and half a
+# second later resets its connection, or holds it.
+HASTY = """
+import socket, struct, threading, time
+def serve(sock):
+    head = b""
+    while not head.endswith(b"\\r\\n\\r\\n"):
+        piece = sock.recv(1)
+        if not piece:
+            return sock.close()
+        head += piece
+    _, data, then = head.split(b" ")[1].split(b"/")
+    sock.sendall(bytes.fromhex(data.decode()))
+    time.sleep(0.5 if then == b"reset" else 60)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+listener = socket.create_server(("", 8001))
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+
+
+def hasty(setup):
+    setup.lab.container("hasty", "hasty.test", keep=True, port=8001,
+                        command=("python3", "-c", HASTY))
+    setup.agent.wait_route("hasty.test", "hasty")
+
+
 class Talk(lib.Client):
     def __init__(self, lab, **options):
         super().__init__(lab, **options)
@@ -262,6 +290,55 @@ def test_both_in_turn(lab, engine):
                        (name, True), f"{size} bytes up")
 
 
+def test_slow_later_head(lab):
+    """a later head: --head-timeout runs from its first byte, however long it was idle before"""
+    setup = Setup(lab, "relay", "--head-timeout", "1s")
+    with setup.used() as client:
+        time.sleep(1.3)     # longer than a head may take
+        client.names("green", "after an idle time")
+        time.sleep(0.6)
+        begun = time.monotonic()
+        for piece in (b"GET /name HTTP/1.1\r\nHo", b"st: red.te"):
+            client.send(piece)
+            time.sleep(0.3)
+        client.own(408, "a later head that is not complete")
+        check(0.9 < time.monotonic() - begun < 4, f"after {time.monotonic() - begun} s")
+    with setup.used() as client:
+        client.send(b"\r\n")      # an empty line is no begin of one
+        time.sleep(1.3)
+        client.names("red", "behind an empty line")
+
+
+def test_own_answer_drains(lab):
+    """an answer of the agent's own with much of the request unread: the end comes, no reset"""
+    setup = Setup(lab, "relay")
+    with setup.used() as client:
+        client.send(wire("/up", "none", "POST", "Content-Length: 900000") + bytes(300_000))
+        expect(client.response().status, 404, "status")
+        for _ in range(5):
+            client.send(bytes(100_000))     # a reset would be an error here
+            time.sleep(0.05)
+        expect(client.rest(), (b"", "end"), "what comes behind it")
+
+
+def test_paused_while_connecting(lab):
+    """a container that is paused while the agent connects to it gets no request: 503"""
+    setup = Setup(lab, "relay", "--connect-timeout", "10s")
+    late = lab.container("late", "late.test")
+    setup.agent.wait_route("late.test", "late")
+    rule = ("OUTPUT", "-p", "tcp", "-d", late.address, "--dport", "8000", "-j", "DROP")
+    lab.iptables("-I", *rule)
+    with setup.used() as client:
+        try:
+            client.request("/name", "late.test")
+            wait_for(lambda: setup.agent.stats().upstream_connects == 2, "it connects")
+            lab.docker("pause", late.id)
+            wait_for(lambda: setup.agent.states("late.test") == {"late": "paused"}, "it is paused")
+        finally:
+            lab.iptables("-D", *rule)
+        client.own(503, "the answer")   # as soon as the SYN is sent again
+
+
 # Pipelining
 
 @lib.each(*ENGINES)
@@ -418,7 +495,9 @@ CUT = {
 def test_cut_answers(lab, engine, then):
     """an answer that is cut, by FIN or reset, is cut in the same way for the client"""
     setup = Setup(lab, engine)
-    for what, answer in CUT.items():
+    endless = {"to the end": b"HTTP/1.1 200 OK\r\n\r\nabc",
+               "to the end, HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\n"}
+    for what, answer in {**CUT, **(endless if then == "reset" else {})}.items():
         for used in (False, True):
             setup.red.ask("arm")
             target, tag = tagged(say(answer, then, hold=1))
@@ -449,6 +528,21 @@ def test_retry(lab, engine, how):
             client.names("red", "the container afterwards")
         peers = deliveries(setup.red, tag)
         expect((len(peers), len(set(peers))), (2, 2), f"deliveries of {method}, connections")
+
+
+@lib.each(*itertools.product(ENGINES, ("close", "reset")))
+def test_retry_is_fresh(lab, engine, how):
+    """with two legs to the container, the second try takes neither"""
+    setup = Setup(lab, engine)
+    with setup.used() as client:
+        peers = {last_peer(setup.red)}
+        client.request(say(OK), "red.test", fields=UPGRADE)     # by sockmap: a leg of its own
+        client.takes(OK, "a refused upgrade")
+        peers.add(last_peer(setup.red))
+        target, tag = tagged(f"/once?t={next(tags)}&how={how}")
+        expect(client.get(target, "red.test").status, 200, "status")
+        first, second = deliveries(setup.red, tag)
+        expect((first in peers, second in peers), (True, False), "is it a known leg, first, second")
 
 
 @lib.each(*itertools.product(ENGINES, ("close", "reset")))
@@ -488,7 +582,9 @@ def test_no_retry(lab, engine, how):
         delivered(f"{method} on a fresh leg", f"/once?t={next(tags)}&how={how}", 1, False, method)
         delivered(f"{method}, ended twice", f"/gone?how={how}", 2, method=method)
         delivered(f"{method}, ended on a fresh leg", f"/gone?how={how}", 1, False, method)
-    delivered("a large PUT", f"/once?t={next(tags)}&how={how}", 1, method="PUT", size=16 * MiB)
+    for size in (66_000, 100_000, 130_000, 16 * MiB):   # just too large to be kept, or at all
+        delivered(f"a PUT of {size} bytes", f"/once?t={next(tags)}&how={how}", 1, method="PUT",
+                  size=size)
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     if how == "close":
         delivered("after a 103", say(hint, how), 1, first=hint)
@@ -519,6 +615,48 @@ def test_post_and_idle_legs(lab, engine):
             expect(accepts(setup.red) - before, 1, f"new connections for {method} after 1.2 s")
             check(last_peer(setup.red) != peer, "it is not the old one")
             client.names("red", "who answers afterwards")
+
+
+def test_idle_legs(lab):
+    """a leg is used again when idle for 1.2 s, but not by a PUT of which not all is at hand"""
+    setup = Setup(lab, "relay")
+    with setup.used() as client:
+        peer = last_peer(setup.red)
+        for idle, method, size, same in ((0.5, "POST", 5, True), (1.2, "GET", 0, True),
+                                         (1.2, "PUT", 5, True), (1.2, "PUT", 100_000, False)):
+            time.sleep(idle)    # that much time has to pass
+            answer = client.get("/up", "red.test", method=method, body=b"x" * size)
+            expect((answer.status, last_peer(setup.red) == peer), (200, same),
+                   f"status, and is it the same leg, {method} of {size} bytes after {idle} s")
+
+
+def test_unused_leg(lab):
+    """a leg that nobody uses ends after --idle-timeout, though its client speaks to others"""
+    setup = Setup(lab, "relay", "--idle-timeout", "1s")
+    with setup.used() as client:
+        peer, begun = last_peer(setup.red), time.monotonic()
+        while not (ends := [e["how"] for e in setup.red.log("end") if e["peer"] == peer]):
+            check(time.monotonic() - begun < 5, "the leg ends")
+            client.names("green", "another container")
+            time.sleep(0.1)
+        expect(ends, ["eof"], "how it ends")
+        check(time.monotonic() - begun > 0.9, f"after {time.monotonic() - begun} s")
+        client.names("red", "who answers afterwards")
+
+
+def test_one_other_replica(lab):
+    """three replicas that refuse the connect: two are tried, then it is 502"""
+    names = [f"deaf{i}" for i in range(3)]
+    for name in names:
+        lab.container(name, "deaf.test", wait=False,
+                      command=("python3", "/e2e/lib_backend.py", 8005))
+    agent = lab.agent()
+    agent.wait_route("deaf.test", *names)
+    for number, method in enumerate(("GET", "POST"), 1):
+        with Talk(lab) as client:
+            client.request("/name", "deaf.test", method=method)
+            client.own(502, f"answer to {method}")
+        expect(agent.stats().upstream_connects, 2 * number, "upstream_connects")
 
 
 def test_other_replica(lab):
@@ -566,6 +704,48 @@ def test_answer_before_the_end(lab, engine):
         client.close()
         thread.join(20)
         check(not thread.is_alive(), "the writer comes to an end")
+
+
+@lib.each(*ENGINES)
+def test_unread(lab, engine):
+    """a container that leaves a request unread which it has answered: the next takes a new leg"""
+    setup = Setup(lab, engine)
+    hasty(setup)
+    with setup.used("green") as client:
+        for number in range(2):
+            client.request(f"/{OK.hex()}/hold", "hasty.test", method="POST", body=bytes(600_000))
+            client.takes(OK, f"early answer {number}")
+
+
+@lib.each(*ENGINES)
+def test_hasty_backend(lab, engine):
+    """an early answer, then a reset or a bad chunk: what follows of the body is no request"""
+    setup = Setup(lab, engine)
+    hasty(setup)
+    target, tag = tagged("/name")
+    hidden = wire(target, "green") * 10
+    with setup.used("green") as client:     # all of the answer, then a reset
+        client.send(wire(f"/{OK.hex()}/reset", "hasty", "POST", "Content-Length: 10000") + b"begin")
+        client.takes(OK, "the early answer")
+        try:
+            client.send(hidden)
+            wait_for(lambda: not [leg for leg in setup.legs() if ":8001 " in leg], "it is reset")
+            client.send(hidden)
+        except OSError:
+            pass
+        expect(client.rest()[0], b"", "what comes behind the answer")
+    begun = b"HTTP/1.0 200 OK\r\n\r\npart"
+    with setup.used("green") as client:     # an answer up to the end, and a fault in the request
+        client.send(wire(f"/{begun.hex()}/hold", "hasty", "POST", "Transfer-Encoding: chunked"))
+        client.takes(begun, "the begin of an answer")
+        client.send(b"ZZ\r\n" + hidden)
+        expect(client.rest(), (b"", "reset"), "what comes behind it")
+    expect(deliveries(setup.green, tag), [], "requests out of a body")
+    agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: opaque\r\n\r\n"
+    with setup.used("green") as client:     # it cannot have seen what it agrees to
+        client.send(wire(f"/{agreed.hex()}/hold", "hasty", "POST", *UPGRADE,
+                         "Content-Length: 1000") + b"begin")
+        client.own(502, "a 101 before the end of the request")
 
 
 def upload(client, size):
@@ -790,6 +970,17 @@ def test_half_close(lab, engine):
                 answer = client.response()
                 expect((answer.status, answer.container), (200, name), f"answer to {target}")
             expect(client.rest(), (b"", "end"), "what comes behind the answers")
+    with setup.used("green") as client:     # the container waits for it
+        target, tag = tagged("/nothing")
+        client.request(target, "red.test")
+        wait_for(lambda: deliveries(setup.red, tag), "the request arrives")
+        client.half_close()
+        expect(how_ended(setup.red, deliveries(setup.red, tag)[0]), "eof", "how it ended")
+        client.own(502, "a container that ends, too")
+    with setup.used("green") as client:     # within a head
+        client.send(wire("/name", "red")[:-2])
+        client.half_close()
+        client.own(400, "half of a head")
     for framing in (("Content-Length: 1000",), ("Transfer-Encoding: chunked",)):
         with setup.used("green") as client:
             target, tag = tagged("/up")
@@ -872,6 +1063,8 @@ def test_refused_upgrade(lab, engine):
         for name in ("green", "blue"):
             expect(client.response().container, name, "a request right behind it")
         expect(deliveries(setup.red, tag), [], "those at the one that refused")
+        left = setup.agent.stats().sockmap_left
+        check(left == 4 if engine == "sockmap" else not left, f"sockmap_left: {left}")
         client.request("/switch", "blue.test", fields=UPGRADE)
         expect(client.response().container, "blue", "an upgrade at last")
         client.takes(b"right behind", "bytes behind the 101")

@@ -634,6 +634,23 @@ def test_refused(lab):
         expect(client.get("/name", "shut.test").container, "shut", "who answers on port 80")
 
 
+def test_nobody_is_up(lab):
+    """a known name whose container refuses, or is paused: the alert internal_error, then the end"""
+    lab.container("shut", "shut.test", labels={"kakuremichi.tls": "passthrough",
+                                               "kakuremichi.tls.port": 1})
+    paused = lab.container("paused", "paused.test", labels={"kakuremichi.tls": "passthrough"})
+    agent = ready_agent(lab)
+    for name in ("shut", "paused"):
+        agent.wait_route(f"{name}.test", name)
+    lab.docker("pause", paused.id)
+    wait_for(lambda: agent.states("paused.test") == {"paused": "paused"}, "it is paused")
+    for name in (b"shut.test", b"paused.test"):
+        got = answer_to(lab, records(hello(name)))
+        check(len(got) == 7 and (got[0], got[1], *got[3:]) == (0x15, 3, 0, 2, 2, 80),
+              f"the answer for {name}: {got!r}")
+    expect(agent.stats().tls_refused, 2, "tls_refused")
+
+
 # What is shown, and the listener itself
 
 def test_shown(lab):

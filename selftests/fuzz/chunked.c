@@ -86,7 +86,11 @@ static bool read_size(struct text *line, uint64_t *size)
 
 	while (line->at < line->end && *line->at > 0 && isxdigit(*line->at))
 		line->at++;
-	if (line->at == begin || line->at - begin > 16)
+	if (line->at == begin)
+		return false;
+	while (begin < line->at && *begin == '0')
+		begin++;
+	if (line->at - begin > 16)
 		return false;
 	memcpy(digits, begin, (size_t)(line->at - begin));
 	*size = strtoull(digits, NULL, 16);

@@ -529,7 +529,8 @@ static const struct body_case bodies[] = {
 	{ "zeros", "000\r\n\r\n", ALL, DONE },
 	{ "sixteen zeros", "0000000000000000\r\n\r\n", ALL, DONE },
 	{ "sixteen digits", "0000000000000001" LAST, ALL, DONE },
-	{ "seventeen digits", "00000000000000001" LAST, 0, BAD },
+	{ "many zeros", "0000000000000000000000001" LAST, ALL, DONE },
+	{ "many zeros, too large", "00000000000000008000000000000000\r\n", 0, BAD },
 	{ "upper case", "A\r\n0123456789\r\n0\r\n\r\n", ALL, DONE },
 	{ "lower case, two digits", "0a\r\n0123456789\r\n0\r\n\r\n", ALL, DONE },
 	{ "data that looks like a frame", "7\r\n0\r\n\r\n\r\n\r\n0\r\n\r\n", ALL, DONE },
@@ -1034,7 +1035,7 @@ static void field_count_limit(void **state)
 	assert_int_equal(parse_fields(&request, HTTP1_FIELDS_MAX + 1), -431);
 	assert_int_equal(parse_fields(&request, HTTP1_FIELDS_MAX * 4), -431);
 	assert_int_equal(parse_fields(&response, HTTP1_FIELDS_MAX), 1);
-	assert_int_equal(parse_fields(&response, HTTP1_FIELDS_MAX + 1), -502);
+	assert_int_equal(parse_fields(&response, HTTP1_FIELDS_MAX * 4), 1);
 }
 
 /* Many small reads of a large head must not look at every byte again each time. */
