@@ -22,33 +22,40 @@ def say(head, body, **query):
     return "/say?hex=" + wire.hex() + "".join(f"&{k}={v}" for k, v in query.items())
 
 
-def late_ping(client):
-    """The container has ended; what a client still says then makes its kernel send a reset."""
-    client.upgrade("source", "app.test", MiB)
+def late_ping(client, agent):
+    """The container has ended; what a client still says then makes its kernel send a reset, which
+    throws away what the agent has not taken yet."""
+    before = agent.stats()
+    wire = client.upgrade("source", "app.test", MiB).wire
+
+    def taken():
+        moved = agent.stats().since(before)
+        return moved.relay_down_bytes + moved.short_bytes == wire + MiB
+    wait_for(taken, "the agent has all of it")
     for _ in range(2):
         client.send(b"ping")
 
 
 CASES = {
-    "Content-Length, Connection: close": lambda client: client.request(
+    "a tunnel whose container has ended, and whose client says something": late_ping,
+    "Content-Length, Connection: close": lambda client, _: client.request(
         f"/down?n={MiB}", "app.test", fields=("Connection: close",)),
-    "up to the end of the connection": lambda client: client.request(
+    "up to the end of the connection": lambda client, _: client.request(
         f"/down?n={MiB}&framing=eof", "app.test"),
-    "a reset of the container behind the whole answer": lambda client: client.request(
+    "a reset of the container behind the whole answer": lambda client, _: client.request(
         say(f"HTTP/1.1 200 OK\r\nContent-Length: {MiB}", b"~", fill=MiB, acked=1, then="reset"),
         "app.test"),
-    "a tunnel whose container has ended, and whose client says something": late_ping,
 }
 
 
 @lib.each(*ENGINES)
 def test_pause(lab, engine):
     """a client that pauses for 12 s gets the rest of what its container sent"""
-    _, _agent = setup(lab, "--datapath", engine)
+    _, agent = setup(lab, "--datapath", engine)
     clients = {}
     for what, ask in CASES.items():
         clients[what] = lab.connect(receive_buffer=64 * KiB)
-        ask(clients[what])
+        ask(clients[what], agent)
     time.sleep(PAUSE_S)     # the silence is what is tested
     for what, client in clients.items():
         tunnel = what.startswith("a tunnel")
