@@ -62,7 +62,7 @@ help:
 	@echo 'make check        all tests (root), under 10 minutes'
 	@echo 'make check-long   the tests that take longer'
 	@echo 'make fuzz         the fuzzers, each for FUZZ_SECONDS=$(FUZZ_SECONDS)'
-	@echo 'make bench        speed, as ratios to HAProxy in the same run (root)'
+	@echo 'make bench        speed, as ratios to HAProxy in the same round, 15 minutes (root)'
 	@echo 'make install      to $$(DESTDIR)$$(PREFIX), now $(DESTDIR)$(PREFIX)'
 	@echo 'make deps         install what all of these need (Debian)'
 	@echo 'variables         V=1 commands, O=dir output, SAN=address,undefined, PREFIX, DESTDIR'

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The kernel's short way for responses. Two sock_ops programs recognise the container's end of a
- * connection that the agent opened and put it into a sockhash; an sk_msg program on that hash sends
- * the container's messages straight to the client's socket, where that is exact. docs/ARCHITECTURE.md
- * has the whole picture.
+ * The kernel's short way. Two sock_ops programs recognise both ends of a connection that the agent
+ * opened to a container and put them into sockhashes. An sk_msg program on the container's end sends
+ * its messages straight to the client's socket, another on the agent's end puts the agent's messages
+ * straight into the container's socket, where that is exact. docs/ARCHITECTURE.md has the picture.
  */
 #include "vmlinux.h"
 #include <linux/bpf.h>
@@ -14,6 +14,7 @@
 #include "kakuremichi.h"
 #include "maps.bpf.h"
 #include "flow.bpf.h"
+#include "answer.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -21,6 +22,7 @@ char LICENSE[] SEC("license") = "GPL";
 const volatile __u32 kkm_stats_base = 1;
 
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
 
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 
@@ -49,6 +51,21 @@ static __always_inline void remember_tuple(struct bpf_sock_ops *ops)
 	bpf_map_update_elem(&kkm_pending, &tuple, &pending, BPF_ANY);
 }
 
+/* The agent's end takes the way of requests. Nothing has been sent on it yet. */
+static __always_inline void enrol_agent_end(struct bpf_sock_ops *ops, __u64 leg)
+{
+	struct kkm_conn *conn = bpf_map_lookup_elem(&kkm_conns, &leg);
+	struct kkm_sock own = { .leg = leg };
+
+	if (!conn || conn->up != KKM_SOCKMAP || !ops->sk)
+		return;
+	own.slot = conn->slot;
+	if (!bpf_sk_storage_get(&kkm_socks, ops->sk, &own, BPF_SK_STORAGE_GET_F_CREATE))
+		return;
+	if (bpf_sock_hash_update(ops, &kkm_upstreams, &leg, BPF_NOEXIST))
+		COUNT(sockmap_full, 1);
+}
+
 /* Called before the last packet of the handshake is sent: tcp_finish_connect, tcp_send_ack. */
 static __always_inline void remember_sequence(struct bpf_sock_ops *ops)
 {
@@ -63,6 +80,7 @@ static __always_inline void remember_sequence(struct bpf_sock_ops *ops)
 	pending->snd_nxt = ops->snd_nxt;
 	pending->rcv_nxt = ops->rcv_nxt;
 	pending->established = 1;
+	enrol_agent_end(ops, pending->leg);
 }
 
 SEC("sockops")
@@ -120,10 +138,13 @@ static __always_inline void enrol(struct bpf_sock_ops *ops, struct kkm_conn *con
 		return;
 	/* as in kkm_response: the agent may be taking this connection off the short way right now */
 	__sync_fetch_and_add(&slot->running, 1);
-	if (!__sync_fetch_and_or(&slot->stop, 0) &&
-	    !bpf_sock_hash_update(ops, &kkm_containers, &leg, BPF_NOEXIST)) {
-		slot->enrolled = 1;
-		COUNT(sockmap_enrolled, 1);
+	if (!__sync_fetch_and_or(&slot->stop, 0)) {
+		if (!bpf_sock_hash_update(ops, &kkm_containers, &leg, BPF_NOEXIST)) {
+			slot->enrolled = 1;
+			COUNT(sockmap_enrolled, 1);
+		} else {
+			COUNT(sockmap_full, 1);
+		}
 	}
 	__sync_fetch_and_add(&slot->running, (__u32)-1);
 }
@@ -179,12 +200,22 @@ static __always_inline bool relay_is_empty(struct tcp_sock *tp, struct kkm_sock 
 	return tp->write_seq - own->start == READ_ONCE(slot->forwarded);
 }
 
+/* Zero-copy completions would never come, and a ULP (kTLS) would be bypassed in the clear. */
+static __always_inline bool plain_socket(struct tcp_sock *tp)
+{
+	__u64 zerocopy = 1ULL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY);
+
+	return !tp->inet_conn.icsk_ulp_ops &&
+	       !(tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags & zerocopy);
+}
+
 /*
  * A redirect to a full socket gives the writer EAGAIN on its own empty one, and no event ever
  * tells it to go on. So: redirect, look at the target that the helper found, and where there is no
  * room redirect to the own socket, which is the same as passing.
  */
-static __always_inline bool redirect(struct sk_msg_md *msg, struct kkm_sock *own)
+static __always_inline bool to_client(struct sk_msg_md *msg, struct kkm_sock *own,
+				      struct kkm_slot *slot)
 {
 	struct sk_msg *kernel_msg = bpf_cast_to_kern_ctx(msg);
 	__u32 size = msg->size;
@@ -193,20 +224,86 @@ static __always_inline bool redirect(struct sk_msg_md *msg, struct kkm_sock *own
 	if (bpf_msg_redirect_hash(msg, &kkm_clients, &own->client_cookie, 0) != SK_PASS)
 		return false;
 	client = kernel_msg->sk_redir;
-	if (client && (__s64)client->sk_sndbuf - client->sk_wmem_queued > 2 * (__s64)size)
+	if (client && (__s64)client->sk_sndbuf - client->sk_wmem_queued > 2 * (__s64)size) {
+		slot->no_room = 0;
 		return true;
+	}
+	slot->no_room++;
 	COUNT(passed_no_room, 1);
 	bpf_msg_redirect_hash(msg, &kkm_containers, &own->leg, 0);
 	return false;
 }
 
-/* Zero-copy completions would never come, and a ULP (kTLS) would be bypassed in the clear. */
-static __always_inline bool plain_socket(struct tcp_sock *tp)
+/* All that was promised of the answer by now: it is whole, or `left` bytes are to follow. */
+static __always_inline void answer_promised(struct kkm_slot *slot, __u32 exchange, __u32 left)
 {
-	__u64 zerocopy = 1ULL << bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY);
+	slot->left = left;
+	if (left) {
+		__sync_lock_test_and_set(&slot->goes_on, 1);
+		return;
+	}
+	slot->goes_on = 0;
+	slot->whole_ns = bpf_ktime_get_ns();
+	COUNT(short_answers, 1);
+	__sync_lock_test_and_set(&slot->whole, exchange);
+}
 
-	return !tp->inet_conn.icsk_ulp_ops &&
-	       !(tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags & zerocopy);
+/*
+ * The first message behind the agent's arming decides: it holds a whole answer, or a whole head and
+ * the beginning of a small body, or the answer is the agent's. It disarms in any case, so that no
+ * part of a body is ever taken for a head.
+ */
+static __always_inline bool begin_answer(struct sk_msg_md *msg, struct kkm_sock *own,
+					 struct kkm_slot *slot, __u32 exchange)
+{
+	struct answer_head head;
+	__u32 size = msg->size;
+	__u64 all;
+
+	if (!answer_parse(msg, &head))
+		return false;
+	all = (__u64)head.head + head.body;
+	if (size > all || (size < all && head.body > KKM_SHORT_BODY) || !to_client(msg, own, slot))
+		return false;
+	slot->status = head.status;
+	slot->begun = exchange;
+	answer_promised(slot, exchange, all - size);
+	return true;
+}
+
+/* More of a body whose length is known. What does not go ends it: the agent has the rest. */
+static __always_inline bool go_on_with_answer(struct sk_msg_md *msg, struct kkm_sock *own,
+					      struct kkm_slot *slot)
+{
+	__u32 size = msg->size, left = slot->left;
+
+	if (size <= left && to_client(msg, own, slot)) {
+		answer_promised(slot, slot->begun, left - size);
+		return true;
+	}
+	slot->goes_on = 0;
+	return false;
+}
+
+static __always_inline bool take(struct sk_msg_md *msg, struct tcp_sock *tp, struct kkm_sock *own,
+				 struct kkm_slot *slot)
+{
+	bool exact, http = READ_ONCE(slot->mode) == KKM_HTTP;
+	__u32 exchange = 0;
+
+	if (http)
+		exchange = __sync_lock_test_and_set(&slot->armed, 0);
+	exact = relay_is_empty(tp, own, slot) && plain_socket(tp) &&
+		msg->size <= KKM_SHORT_MESSAGE;
+	if (!exact) {
+		slot->goes_on = 0;
+		return false;
+	}
+	if (!http)
+		return to_client(msg, own, slot);
+	if (exchange)
+		return begin_answer(msg, own, slot, exchange);
+	return READ_ONCE(slot->goes_on) && go_on_with_answer(msg, own, slot);
 }
 
 SEC("sk_msg")
@@ -217,6 +314,7 @@ int kkm_response(struct sk_msg_md *msg)
 	struct kkm_slot *slot;
 	struct tcp_sock *tp;
 	bool taken = false;
+	__u64 up_bytes;
 
 	if (!sk)
 		return SK_PASS;
@@ -230,20 +328,84 @@ int kkm_response(struct sk_msg_md *msg)
 	/*
 	 * Announce, then look at `stop`, both atomically; the agent exchanges `stop`, then waits for
 	 * `running` to be zero. So no redirect is being decided on any more when it takes the socket
-	 * out of the map, and the redirect to the own socket below cannot fail.
+	 * out of the map, and the redirect to the own socket in to_client() cannot fail.
 	 */
 	__sync_fetch_and_add(&slot->running, 1);
-	if (!__sync_fetch_and_or(&slot->stop, 0) && READ_ONCE(slot->leg) == own->leg &&
-	    !READ_ONCE(slot->hold) && relay_is_empty(tp, own, slot) && plain_socket(tp))
-		taken = redirect(msg, own);
+	if (!__sync_fetch_and_or(&slot->stop, 0) && READ_ONCE(slot->leg) == own->leg)
+		taken = take(msg, tp, own, slot);
 	if (taken) {
 		__sync_fetch_and_add(&slot->short_bytes, msg->size);
 		__sync_fetch_and_add(&slot->short_messages, 1);
 		COUNT(short_bytes, msg->size);
 		COUNT(short_messages, 1);
 	} else {
+		__sync_fetch_and_add(&slot->passed, 1);
 		COUNT(passed_messages, 1);
 	}
+	/* up_bytes may be behind what has been put into the socket, never before it */
+	up_bytes = READ_ONCE(slot->up_bytes);
+	if (!READ_ONCE(tp->inet_conn.icsk_inet.sk.sk_backlog.rmem_alloc.counter))
+		slot->read_up = up_bytes;
 	__sync_fetch_and_add(&slot->running, (__u32)-1);
+	return SK_PASS;
+}
+
+/*
+ * Nothing of this direction is anywhere on its way through TCP: what the agent has sent so has all
+ * been acknowledged, and read by the container. Then what is put into its socket comes behind it; and
+ * before whatever goes through TCP later, since a reader empties this queue first
+ * (tcp_bpf_recvmsg_parser(), tcp_bpf_recvmsg()).
+ */
+static __always_inline bool tcp_is_empty(struct tcp_sock *from, struct tcp_sock *to)
+{
+	return from->snd_una == from->write_seq &&
+	       READ_ONCE(to->rcv_nxt) == READ_ONCE(to->copied_seq);
+}
+
+/* As in to_client(): look at what the redirect has found, and take it back where it is not right. */
+static __always_inline bool to_container(struct sk_msg_md *msg, struct tcp_sock *tp, __u64 leg)
+{
+	struct sk_msg *kernel_msg = bpf_cast_to_kern_ctx(msg);
+	struct tcp_sock *to;
+	struct sock *sk;
+
+	if (bpf_msg_redirect_hash(msg, &kkm_containers, &leg, BPF_F_INGRESS) != SK_PASS)
+		return false;
+	sk = kernel_msg->sk_redir;
+	to = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+	if (sk && tcp_is_empty(tp, to) && !to->inet_conn.icsk_ulp_ops &&
+	    (__s64)sk->sk_backlog.rmem_alloc.counter + msg->size < sk->sk_rcvbuf)
+		return true;
+	bpf_msg_redirect_hash(msg, &kkm_upstreams, &leg, 0);
+	return false;
+}
+
+/* The agent's own socket to a container: what it sends has been read and routed. */
+SEC("sk_msg")
+int kkm_request(struct sk_msg_md *msg)
+{
+	struct bpf_sock *sk = msg->sk;
+	struct kkm_sock *own;
+	struct kkm_slot *slot;
+	struct tcp_sock *tp;
+
+	if (!sk)
+		return SK_PASS;
+	own = bpf_sk_storage_get(&kkm_socks, sk, 0, 0);
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!own || !tp)
+		return SK_PASS;
+	slot = bpf_map_lookup_elem(&kkm_slots, &own->slot);
+	if (!slot)
+		return SK_PASS;
+	/* the agent sets `stop` and sends in one thread: nothing to wait for here */
+	if (!READ_ONCE(slot->stop) && slot->leg == own->leg && to_container(msg, tp, own->leg)) {
+		slot->short_up_bytes += msg->size;
+		slot->short_up_messages++;
+		COUNT(short_up_bytes, msg->size);
+		COUNT(short_up_messages, 1);
+	} else {
+		COUNT(passed_up_messages, 1);
+	}
 	return SK_PASS;
 }

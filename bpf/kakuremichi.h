@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised with every change of a pinned map's layout; old pins are replaced, never reinterpreted. */
-#define KKM_LAYOUT 2
+#define KKM_LAYOUT 3
 
 #define KKM_DOMAIN_LEN 256	/* a DNS name has at most 253 characters */
 #define KKM_NAME_LEN 128
@@ -20,6 +20,11 @@
 #define KKM_MAX_ROUTES 16384
 #define KKM_MAX_REJECTED 1024
 #define KKM_MAX_CONNS 65536
+
+/* A message of more is bulk, which splice(2) carries better: it is passed. */
+#define KKM_SHORT_MESSAGE 32768
+/* An answer whose head comes alone is begun by the short way only with a body up to this. */
+#define KKM_SHORT_BODY 65536
 
 enum kkm_state {
 	KKM_ACTIVE,
@@ -99,6 +104,14 @@ struct kkm_tuple {
 	__u32 remote_port;
 };
 
+/* Bytes of a connection. In kkm_conns they are at most a second old; kkm_slots is up to date. */
+struct kkm_conn_bytes {
+	__u64 up_short;		/* the kernel has carried */
+	__u64 up_passed;	/* the agent has carried */
+	__u64 down_short;
+	__u64 down_passed;
+};
+
 /* kkm_conns: the agent's upstream socket's cookie -> the connection. */
 struct kkm_conn {
 	struct kkm_backend_key backend;
@@ -107,10 +120,17 @@ struct kkm_conn {
 	__u32 client_port;
 	__u32 slot;		/* of kkm_slots */
 	enum kkm_engine up;	/* client to container */
-	enum kkm_engine down;	/* container to client; KKM_SOCKMAP: asked for, see kkm_slots.enrolled */
+	enum kkm_engine down;	/* container to client; asked for; later: which may carry it */
+	struct kkm_conn_bytes bytes;
 	__u64 client_cookie;	/* key of kkm_clients */
 	__u64 opened_ms;	/* since the epoch */
 	struct kkm_tuple tuple;	/* written by kkm_agent_end, empty before connect() */
+};
+
+/* What the programs may take of a leg. */
+enum kkm_mode {
+	KKM_HTTP,	/* requests; and answers that the agent has armed for */
+	KKM_STREAM,	/* everything */
 };
 
 /*
@@ -121,14 +141,26 @@ struct kkm_slot {
 	__u64 leg;		/* agent: the owner's key in kkm_conns, 0 where free */
 	__u32 forwarded;	/* agent: bytes written to the client, modulo 2^32, after each write */
 	__u32 stop;		/* agent: the programs shall pass everything */
-	__u32 running;		/* programs: how many are deciding on a message right now */
+	__u32 running;		/* programs: how many are deciding on an answer right now */
 	__u32 enrolled;		/* programs: the container's socket is in kkm_containers */
-	__u64 short_bytes;	/* programs */
-	__u64 short_messages;	/* programs */
+	enum kkm_mode mode;	/* agent */
+	__u32 no_room;		/* programs: messages in a row for which the client had no room */
+	/* The answer to the exchange that the agent has armed for; none of it is known to the agent. */
+	__u32 armed;		/* agent: number of the exchange; the next message takes it: 0 */
+	__u32 begun;		/* programs: the exchange whose answer began by the short way */
+	__u32 whole;		/* programs: the exchange whose answer went by it to its end */
+	__u32 goes_on;		/* programs: nonzero while more of it may go; the agent ends that: 0 */
+	__u32 status;		/* programs */
+	__u32 left;		/* programs: bytes of its body that were not promised yet */
+	__u64 whole_ns;		/* programs: when, CLOCK_MONOTONIC */
+	__u64 passed;		/* programs: messages of the container that were passed */
+	__u64 short_bytes;	/* programs: promised to the client */
+	__u64 short_messages;
+	__u64 short_up_bytes;	/* programs: put into the container's socket */
+	__u64 short_up_messages;
 	__u64 down_bytes;	/* agent */
-	__u64 up_bytes;		/* agent */
-	__u32 hold;		/* agent: pass everything for now, since the answers are read */
-	__u32 unused;
+	__u64 up_bytes;		/* agent: after each write */
+	__u64 read_up;		/* programs: up_bytes, when the container had nothing unread */
 };
 
 /* kkm_pending: what tells the container's end of a connection that is being opened. */
@@ -140,7 +172,7 @@ struct kkm_pending {
 	__u32 unused;
 };
 
-/* kkm_socks: storage on the container's socket. */
+/* kkm_socks: storage on the container's socket, and on the agent's own of the same leg. */
 struct kkm_sock {
 	__u64 leg;
 	__u64 client_cookie;
@@ -193,12 +225,19 @@ struct kkm_meta {
 	X(sockmap_wanted, "connections for which the short way was asked")                         \
 	X(sockmap_enrolled, "container sockets that took the short way")                           \
 	X(sockmap_refused, "container sockets kept off it: route or backend not in the maps")      \
+	X(sockmap_full, "sockets kept off it: no place in a map")                                  \
 	X(sockmap_foreign, "sockets with equal addresses that were not ours")                      \
 	X(sockmap_left, "connections that left the short way before their end")                    \
 	X(short_messages, "messages the kernel carried from container to client")                  \
 	X(short_bytes, "bytes of these messages")                                                  \
+	X(short_answers, "answers of HTTP that went by the short way as a whole")                  \
+	X(short_up_messages, "messages the kernel carried from client to container")               \
+	X(short_up_bytes, "bytes of these messages")                                               \
 	X(passed_messages, "messages on enrolled sockets that were passed to the agent")           \
-	X(passed_no_room, "part of these for lack of room at the client's socket")
+	X(passed_no_room, "part of these for lack of room at the client's socket")                 \
+	X(passed_up_messages, "messages to enrolled sockets that went through TCP")                \
+	X(promises_late, "times the agent had to wait for bytes that the kernel had promised")     \
+	X(promises_broken, "connections reset, since such bytes did not come")
 
 struct kkm_stats {
 #define KKM_STATS_MEMBER(name, help) __u64 name;
@@ -209,7 +248,7 @@ struct kkm_stats {
 _Static_assert(sizeof(struct kkm_backend_key) == KKM_DOMAIN_LEN + 24, "hashed as bytes: no padding");
 _Static_assert(sizeof(struct kkm_tuple) == 40, "hashed as bytes: no padding");
 _Static_assert(sizeof(struct kkm_rejected_key) == KKM_ID_LEN + KKM_DOMAIN_LEN, "no padding");
-_Static_assert(sizeof(struct kkm_slot) == 64, "a cache line");
+_Static_assert(sizeof(struct kkm_slot) == 128, "two cache lines");
 _Static_assert(sizeof(struct kkm_sock) == 24, "no padding");
 
 #endif

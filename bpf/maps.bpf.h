@@ -97,7 +97,18 @@ struct {
 	__type(value, __u64);
 } kkm_clients SEC(".maps");
 
-/* Storage of a container's socket; goes with it. */
+/*
+ * Leg -> the agent's own socket, whose messages kkm_request may put into the container's. Added by
+ * kkm_agent_end, deleted by the agent while the direction is bulk, and with the socket.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 1024); /* sized */
+	__type(key, __u64);
+	__type(value, __u64);
+} kkm_upstreams SEC(".maps");
+
+/* Storage of a container's socket, and of the agent's; goes with it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

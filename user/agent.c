@@ -23,6 +23,7 @@
 
 #define SPARE_FILES 256 /* descriptors that are no connection's */
 #define FILES_A_CONNECTION 3
+#define WATCH_MS 10000
 
 struct agent {
 	struct config *config;
@@ -35,11 +36,11 @@ struct agent {
 	struct worker *workers[CONFIG_MAX_WORKERS];
 	struct route_table *table;
 	struct loop_io signals;
-	struct loop_timer drain_end;
+	struct loop_timer drain_end, watch;
 	struct worker_socket *listen; /* of each bound address, one for each worker */
 	unsigned int listen_count, http_count;
 	atomic_uint ended, connections, legs;
-	bool draining, forced, made_run_dir;
+	bool draining, forced, made_run_dir, chose_sockmap;
 	uint64_t started_ms;
 };
 
@@ -254,10 +255,10 @@ static void warn_of_failures(const struct selftest *selftest)
 	for (int i = 0; i < SELFTEST_STEPS; i++) {
 		const struct selftest_result *step = &selftest->steps[i];
 
-		if (step->run && !step->passed)
+		if (step->gate == SELFTEST_SHORT && !step->passed && !step->absent)
 			log_warn("sockmap is forced, though the self-test failed", "step",
-				 step->name, "detail", step->detail, "needed_for", step->needed_for,
-				 NULL);
+				 step->name, "detail", step->run ? step->detail : "not run",
+				 "consequence", step->consequence, NULL);
 	}
 }
 
@@ -265,13 +266,37 @@ static void log_auto(const struct selftest *selftest, bool passed)
 {
 	const struct selftest_result *step = selftest->steps;
 
-	while (!passed && step < selftest->steps + SELFTEST_STEPS - 1 && step->passed)
+	while (!passed && step < selftest->steps + SELFTEST_STEPS - 1 &&
+	       (step->passed || step->absent || step->gate != SELFTEST_SHORT))
 		step++;
 	if (passed)
-		log_info("Datapath is sockmap: the self-test passed on this kernel", NULL);
+		log_info("Datapath is sockmap: the self-test passed on this kernel", "#ms",
+			 log_number(selftest->ms), NULL);
 	else
 		log_info("Datapath is relay: the self-test for sockmap failed on this kernel",
-			 "step", step->name, "detail", step->detail, NULL);
+			 "step", step->name, "detail", step->run ? step->detail : "not run", "#ms",
+			 log_number(selftest->ms), NULL);
+}
+
+/* Requests go by the short way only where what is put into a socket is charged to it. */
+static bool choose_requests(enum config_requests wanted, const struct selftest *selftest)
+{
+	const struct selftest_result *memory = &selftest->steps[SELFTEST_PUT_MEMORY];
+
+	if (wanted == REQUESTS_OFF)
+		return false;
+	if (selftest_allows(selftest, SELFTEST_REQUESTS))
+		return true;
+	if (wanted == REQUESTS_AUTO)
+		return false;
+	if (!memory->passed)
+		log_warn("sockmap does not carry requests on this kernel", "step", memory->name,
+			 "detail", memory->run ? memory->detail : "not run", "consequence",
+			 memory->consequence, NULL);
+	else
+		log_warn("sockmap is forced to carry requests, though the self-test failed: "
+			 "see check", NULL);
+	return memory->passed;
 }
 
 /* Which engine to try first, and what it has to mind. */
@@ -291,14 +316,61 @@ static void choose_engine(struct agent *agent)
 			 "path", agent->config->cgroup, NULL);
 		return;
 	}
-	passed = selftest_run(&selftest);
+	selftest_run(&selftest, agent->config->cgroup);
+	passed = selftest_allows(&selftest, SELFTEST_SHORT);
 	if (wanted == DATAPATH_AUTO)
 		log_auto(&selftest, passed);
 	else
 		warn_of_failures(&selftest);
-	if (passed || (wanted == DATAPATH_SOCKMAP && selftest.steps[SELFTEST_LOAD].passed))
-		agent->shared.engine = KKM_SOCKMAP;
-	agent->shared.bodies_leave = !selftest.steps[SELFTEST_FIONREAD].passed;
+	if (!passed && (wanted == DATAPATH_AUTO || !selftest.steps[SELFTEST_LOAD].passed))
+		return;
+	agent->shared.engine = KKM_SOCKMAP;
+	agent->shared.small_reads = !selftest.steps[SELFTEST_FIONREAD].passed;
+	agent->shared.requests = choose_requests(agent->config->sockmap_requests, &selftest);
+}
+
+/* Change of engine while connections are open: new ones, and what comes on those that are there. */
+
+static void leave_sockmap(struct agent *agent)
+{
+	agent->shared.engine = KKM_RELAY;
+	for (unsigned int i = 0; i < agent->config->workers; i++)
+		worker_leave_engines(agent->workers[i]);
+	if (agent->datapath)
+		datapath_set_meta(agent->datapath, KKM_RELAY, agent->table->ready);
+}
+
+static void on_sigusr1(struct agent *agent)
+{
+	if (agent->shared.engine == KKM_RELAY)
+		return;
+	log_info("Datapath is relay now: asked for by SIGUSR1", NULL);
+	leave_sockmap(agent);
+}
+
+/* Back to what the start had chosen. The programs have stayed attached. */
+static void on_sigusr2(struct agent *agent)
+{
+	if (!agent->chose_sockmap || agent->shared.engine == KKM_SOCKMAP)
+		return;
+	log_info("Datapath is sockmap again: asked for by SIGUSR2", NULL);
+	agent->shared.engine = KKM_SOCKMAP;
+	datapath_set_meta(agent->datapath, KKM_SOCKMAP, agent->table->ready);
+}
+
+/* What the self-test found out at the start can change. */
+static void watch_fire(struct loop_timer *timer)
+{
+	struct agent *agent = (struct agent *)((char *)timer - offsetof(struct agent, watch));
+	char detail[160];
+
+	if (agent->config->datapath == DATAPATH_AUTO && agent->shared.engine == KKM_SOCKMAP &&
+	    selftest_foreign(detail, sizeof(detail))) {
+		log_warn("Datapath is relay now: somebody else uses a sockmap on this host", "detail",
+			 detail, NULL);
+		leave_sockmap(agent);
+	}
+	loop_timer_set(agent->loop, timer, WATCH_MS);
 }
 
 static int open_datapath(struct agent *agent)
@@ -333,6 +405,7 @@ static int open_datapath(struct agent *agent)
 	else
 		datapath_set_meta(agent->datapath, agent->shared.engine, false);
 	agent->shared.datapath = agent->datapath;
+	agent->chose_sockmap = agent->shared.engine == KKM_SOCKMAP;
 	return 0;
 }
 
@@ -420,6 +493,14 @@ static void signal_ready(struct loop_io *io, uint32_t events)
 	(void)events;
 	if (read(io->fd, &info, sizeof(info)) != sizeof(info))
 		return;
+	if (info.ssi_signo == SIGUSR1) {
+		on_sigusr1(agent);
+		return;
+	}
+	if (info.ssi_signo == SIGUSR2) {
+		on_sigusr2(agent);
+		return;
+	}
 	if (agent->draining) {
 		drain_end_fire(&agent->drain_end);
 		return;
@@ -442,6 +523,8 @@ static int watch_signals(struct agent *agent)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)
@@ -649,6 +732,7 @@ static int start(struct agent *agent)
 	loop_on_wake(agent->loop, woken, agent);
 	agent->signals.fd = -1;
 	agent->drain_end.fire = drain_end_fire;
+	agent->watch.fire = watch_fire;
 	err = watch_signals(agent);
 	if (!err)
 		err = bind_listeners(agent);
@@ -662,6 +746,8 @@ static int start(struct agent *agent)
 		err = start_workers(agent);
 	if (!err)
 		err = open_admin(agent);
+	if (!err && agent->chose_sockmap)
+		loop_timer_set(agent->loop, &agent->watch, WATCH_MS);
 	return err;
 }
 

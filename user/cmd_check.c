@@ -199,28 +199,38 @@ static void check_listeners(struct check *check, const struct config *config)
 			"free the address, or give another one with --admin");
 }
 
+static const char *requests_carried(const struct config *config, const struct selftest *selftest)
+{
+	bool allowed = selftest_allows(selftest, SELFTEST_REQUESTS);
+
+	if (config->sockmap_requests == REQUESTS_ON)
+		allowed = selftest->steps[SELFTEST_PUT_MEMORY].passed;
+	return allowed && config->sockmap_requests != REQUESTS_OFF ? "answers and requests"
+								   : "answers only";
+}
+
 static void check_engines(struct check *check, const struct config *config)
 {
 	struct selftest selftest;
-	bool passed = selftest_run(&selftest) && check->cgroup;
 	char name[96], detail[512];
+	bool passed, taken;
 
+	selftest_run(&selftest, config->cgroup);
+	passed = selftest_allows(&selftest, SELFTEST_SHORT);
 	report(check, "engine relay", true, true, "recv/send and splice(2); needs nothing", "");
 	for (int i = 0; i < SELFTEST_STEPS; i++) {
 		const struct selftest_result *step = &selftest.steps[i];
 
 		snprintf(name, sizeof(name), "sockmap: %s", step->name);
-		snprintf(detail, sizeof(detail), "needed for %s", step->needed_for);
-		report(check, name, step->passed, false, step->run ? step->detail : "not run",
-		       detail);
+		report(check, name, step->passed || step->absent, false,
+		       step->run ? step->detail : "not run", step->consequence);
 	}
-	snprintf(detail, sizeof(detail), "--datapath %s takes %s",
-		 config_datapath_names[config->datapath],
-		 (config->datapath == DATAPATH_AUTO && passed) ||
-				 (config->datapath == DATAPATH_SOCKMAP && check->cgroup &&
-				  selftest.steps[SELFTEST_LOAD].passed)
-			 ? "sockmap"
-			 : "relay");
+	taken = (config->datapath == DATAPATH_AUTO && passed) ||
+		(config->datapath == DATAPATH_SOCKMAP && check->cgroup &&
+		 selftest.steps[SELFTEST_LOAD].passed);
+	snprintf(detail, sizeof(detail), "--datapath %s takes %s%s; self-test in %u ms",
+		 config_datapath_names[config->datapath], taken ? "sockmap, for " : "relay",
+		 taken ? requests_carried(config, &selftest) : "", selftest.ms);
 	report(check, "engine sockmap", passed, false, detail,
 	       "auto does not choose it on this kernel");
 	report(check, "engine handover", false, false, "not part of this version", "");

@@ -22,9 +22,12 @@ static void endpoint(const __u8 v4[4], const __u8 v6[16], unsigned int port, cha
 /* Asked for and entered: until the container's socket is enrolled, the relay carries it. */
 static enum kkm_engine down_engine(const struct kkm_conn *conn, const struct kkm_slot *slot)
 {
-	return conn->down == KKM_SOCKMAP && (!slot->enrolled || slot->stop || slot->hold)
-		       ? KKM_RELAY
-		       : conn->down;
+	return conn->down == KKM_SOCKMAP && (!slot->enrolled || slot->stop) ? KKM_RELAY : conn->down;
+}
+
+static enum kkm_engine up_engine(const struct kkm_conn *conn, const struct kkm_slot *slot)
+{
+	return conn->up == KKM_SOCKMAP && (!slot->enrolled || slot->stop) ? KKM_RELAY : conn->up;
 }
 
 static void show(void *ctx, const void *key, const void *value)
@@ -47,7 +50,7 @@ static void show(void *ctx, const void *key, const void *value)
 	down = slot.down_bytes + slot.short_bytes;
 	if (!listing->array) {
 		printf("%-26s %-32s %-26s %-7s %-7s %12llu %12llu %8llu\n", client,
-		       conn.backend.domain, backend, text_engine(conn.up),
+		       conn.backend.domain, backend, text_engine(up_engine(&conn, &slot)),
 		       text_engine(down_engine(&conn, &slot)), slot.up_bytes,
 		       (unsigned long long)down, (unsigned long long)age_ms / 1000);
 		return;
@@ -56,10 +59,11 @@ static void show(void *ctx, const void *key, const void *value)
 	json_add_str(object, "client", client);
 	json_add_str(object, "domain", conn.backend.domain);
 	json_add_str(object, "backend", backend);
-	json_add_str(object, "engine_up", text_engine(conn.up));
+	json_add_str(object, "engine_up", text_engine(up_engine(&conn, &slot)));
 	json_add_str(object, "engine_down", text_engine(down_engine(&conn, &slot)));
 	json_add_int(object, "bytes_up", (int64_t)slot.up_bytes);
 	json_add_int(object, "bytes_down", (int64_t)down);
+	json_add_int(object, "bytes_up_short", (int64_t)slot.short_up_bytes);
 	json_add_int(object, "bytes_down_short", (int64_t)slot.short_bytes);
 	json_add_int(object, "age_ms", (int64_t)age_ms);
 }

@@ -15,6 +15,12 @@ const char *const config_datapath_names[] = {
 	[DATAPATH_HANDOVER] = "handover",
 };
 
+static const char *const requests_names[] = {
+	[REQUESTS_AUTO] = "auto",
+	[REQUESTS_ON] = "on",
+	[REQUESTS_OFF] = "off",
+};
+
 struct option {
 	const char *env;
 	const char *flag; /* without the dashes */
@@ -120,6 +126,13 @@ static int set_datapath(struct config *config, size_t member, const char *value,
 {
 	*expected = "auto, relay, sockmap or handover";
 	return set_word(config, member, value, config_datapath_names, DATAPATH_HANDOVER + 1);
+}
+
+static int set_requests(struct config *config, size_t member, const char *value,
+			const char **expected)
+{
+	*expected = "auto, on or off";
+	return set_word(config, member, value, requests_names, REQUESTS_OFF + 1);
 }
 
 static int set_log_level(struct config *config, size_t member, const char *value,
@@ -348,6 +361,9 @@ static const struct option options[] = {
 	  MEMBER(admin) },
 	{ "KAKUREMICHI_DATAPATH", "datapath", "auto", "auto, relay, sockmap or handover",
 	  set_datapath, MEMBER(datapath) },
+	{ "KAKUREMICHI_SOCKMAP_REQUESTS", "sockmap-requests", "auto",
+	  "whether sockmap carries requests too: auto, on or off", set_requests,
+	  MEMBER(sockmap_requests) },
 	{ "KAKUREMICHI_ROUTES_FILE", "routes-file", "", "routes without Docker, JSON", set_text,
 	  MEMBER(routes_file) },
 	{ "KAKUREMICHI_PROXY_PROTOCOL_FROM", "proxy-protocol-from", "",

@@ -18,6 +18,7 @@
 #define CONFIG_MAX_WORKERS 256
 #define CONFIG_ERROR_LEN 320
 
+enum config_requests { REQUESTS_AUTO, REQUESTS_ON, REQUESTS_OFF };
 enum config_datapath { DATAPATH_AUTO, DATAPATH_RELAY, DATAPATH_SOCKMAP, DATAPATH_HANDOVER };
 extern const char *const config_datapath_names[DATAPATH_HANDOVER + 1];
 
@@ -47,6 +48,7 @@ struct config {
 	struct config_listen tls;
 	struct config_listen admin;
 	enum config_datapath datapath;
+	enum config_requests sockmap_requests; /* whether sockmap may carry requests too */
 	const char *routes_file;
 	struct config_cidrs proxy_protocol_from;
 	bool access_log;

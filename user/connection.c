@@ -4,6 +4,7 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -23,6 +24,8 @@
 #define LINGER_MS 5000 /* after an answer of ours: silence of the client */
 #define LINGER_MAX_MS 30000
 #define RESET_MS 5000	   /* without progress: for what was received before a reset */
+#define LOOK_MS 1000
+#define PROMISE_US 1000000 /* for what an engine has promised; microseconds are enough */
 #define DRAIN_HEAD_MS 1000 /* for a request that may be on its way when the agent stops */
 
 uint64_t connection_now_ms(const struct connection *c)
@@ -70,24 +73,65 @@ void connection_close_side(struct side *side, bool reset)
 	close(fd);
 }
 
-/* What of the answer under way has gone to the client, whoever carried it. */
-static uint64_t answered_bytes(const struct connection *c)
+/* Promises. */
+
+static uint64_t moved(const struct connection *c)
 {
-	return c->down.relay.bytes - c->down_from + (c->leg ? engine_moved(&c->leg->engine) : 0);
+	uint64_t bytes = c->moved;
+
+	for (const struct leg *leg = c->legs; leg; leg = leg->next)
+		bytes += engine_moved(&leg->engine);
+	return bytes;
+}
+
+/*
+ * The program runs before the container's message is queued; that is done by the time its send()
+ * returns, so this is over at once unless the container's thread has just lost its CPU.
+ */
+bool connection_keep_promises(struct connection *c)
+{
+	uint64_t begun_us = 0, wanted;
+
+	if (!c->promised)
+		return true;
+	c->promised = false;
+	wanted = moved(c) + c->down.relay.bytes;
+	while (engine_queued(c->client.io.fd) < wanted) {
+		if (!begun_us) {
+			begun_us = exchange_clock_us();
+			c->worker->stats->promises_late++;
+		} else if (exchange_clock_us() - begun_us > PROMISE_US) {
+			c->worker->stats->promises_broken++;
+			connection_close(c, true);
+			return false;
+		}
+		sched_yield();
+	}
+	return true;
+}
+
+uint64_t connection_answered_bytes(const struct connection *c)
+{
+	return c->down.relay.bytes - c->down_from +
+	       (c->leg ? engine_moved(&c->leg->engine) - c->moved_from : 0);
 }
 
 static void log_end(struct connection *c)
 {
 	if (c->state == TUNNEL)
-		exchange_log(c, c->tls ? 0 : 101, answered_bytes(c));
+		exchange_log(c, c->tls ? 0 : 101, connection_answered_bytes(c));
 	else if (c->leg)
 		exchange_log(c, c->answered >= ANSWER_BODY ? c->response.status : 0,
-			     answered_bytes(c));
+			     connection_answered_bytes(c));
 }
 
 void connection_close(struct connection *c, bool reset)
 {
 	if (c->state == CLOSED)
+		return;
+	if (c->armed)
+		exchange_take_answer(c);
+	if (c->state == CLOSED || (!reset && !connection_keep_promises(c)))
 		return;
 	log_end(c);
 	c->state = CLOSED;
@@ -148,6 +192,12 @@ bool connection_write(struct side *side, struct relay *relay, size_t *len)
 
 /* Counters. */
 
+void connection_want_look(struct worker *worker)
+{
+	if (worker->shared->datapath && !worker->look_timer.place)
+		loop_timer_set(worker->loop, &worker->look_timer, LOOK_MS);
+}
+
 void connection_account(struct connection *c)
 {
 	struct kkm_stats *stats = c->worker->stats;
@@ -165,6 +215,7 @@ void connection_account(struct connection *c)
 	down->spliced = up->spliced = 0;
 	if (c->leg)
 		engine_relayed(&c->leg->engine, down_new, up_new);
+	connection_want_look(c->worker);
 }
 
 /* Answers of the agent's own. */
@@ -214,6 +265,8 @@ static void run_answer(struct connection *c)
 /* Nothing but the client is left; what it still sends is drained. */
 void connection_linger(struct connection *c)
 {
+	if (!connection_keep_promises(c))
+		return;
 	log_end(c);
 	leg_close_all(c, true, false);
 	relay_drop(&c->up.relay);
@@ -237,7 +290,7 @@ static bool need_answer(struct connection *c)
 void connection_answer(struct connection *c, int status)
 {
 	answer_count(c->worker->stats, status);
-	if (!need_answer(c))
+	if (!connection_keep_promises(c) || !need_answer(c))
 		return;
 	answer_set(c->answer, status, c->request.head);
 	exchange_log(c, (unsigned int)status, c->answer->len);
@@ -674,6 +727,56 @@ int connection_new(struct worker *worker, int fd, const struct sockaddr_storage 
 	return 0;
 }
 
+/* Nothing more goes by an engine; what had gone by it unseen is seen now. */
+static void leave_engines(struct connection *c)
+{
+	if (c->armed)
+		exchange_take_answer(c);
+	if (c->state == CLOSED)
+		return;
+	for (struct leg *leg = c->legs; leg; leg = leg->next) {
+		if (leg->engine.engine == KKM_RELAY)
+			continue;
+		engine_leave(&leg->engine);
+		c->worker->stats->sockmap_left++;
+	}
+	if (c->state == EXCHANGE || c->state == TUNNEL)
+		run(c);
+}
+
+void connection_leave_engines(struct worker *worker)
+{
+	struct connection *next;
+
+	for (struct connection *c = worker->connections; c; c = next) {
+		next = c->next;
+		leave_engines(c);
+	}
+}
+
+/*
+ * Once a second while bytes move: answers that an engine has carried are ended though the client asks
+ * for nothing more, and the maps tell what has moved.
+ */
+void connection_look_after(struct loop_timer *timer)
+{
+	struct worker *worker =
+		(struct worker *)((char *)timer - offsetof(struct worker, look_timer));
+	struct connection *next;
+	bool again = false;
+
+	for (struct connection *c = worker->connections; c; c = next) {
+		next = c->next;
+		for (struct leg *leg = c->legs; leg; leg = leg->next)
+			again |= engine_sync(&leg->engine);
+		if (c->armed && engine_has_answered(&c->leg->engine))
+			run(c);
+		again |= c->armed;
+	}
+	if (again)
+		loop_timer_set(worker->loop, timer, LOOK_MS);
+}
+
 void connection_drain_all(struct worker *worker, bool now)
 {
 	struct connection *next;
@@ -682,7 +785,11 @@ void connection_drain_all(struct worker *worker, bool now)
 		next = c->next;
 		if (now)
 			connection_close(c, true);
-		else if (is_waiting_for_client(c) && c->up.relay.len <= c->scan.skip)
+		else
+			leave_engines(c);
+		if (now || c->state == CLOSED)
+			continue;
+		if (is_waiting_for_client(c) && c->up.relay.len <= c->scan.skip)
 			connection_set_timer(c, DRAIN_HEAD_MS);
 	}
 }

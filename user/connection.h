@@ -21,6 +21,12 @@ int connection_new(struct worker *worker, int fd, const struct sockaddr_storage 
  */
 void connection_drain_all(struct worker *worker, bool now);
 
+/* From now on the relay carries everything. */
+void connection_leave_engines(struct worker *worker);
+
+/* A worker's look_timer: what engines have carried is looked at. */
+void connection_look_after(struct loop_timer *timer);
+
 /* A worker's legs_timer: connections to containers that have been idle for long are closed. */
 void connection_expire_legs(struct loop_timer *timer);
 

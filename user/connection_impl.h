@@ -50,6 +50,8 @@ struct leg {
 	char container[KKM_ID_LEN], name[KKM_NAME_LEN];
 	bool proxy_protocol;
 	bool used; /* a request has been answered on it */
+	bool left_bulk;	    /* it left its engine for a large answer, */
+	unsigned int small; /* and so many small ones have followed */
 	bool idle;
 	uint64_t idle_since_ms;
 };
@@ -83,6 +85,9 @@ struct connection {
 	struct loop_task task;
 	uint64_t active_ms, since_ms; /* last byte; begin of the state */
 	uint64_t moved_seen;	      /* by an engine, when somebody last asked */
+	bool promised;	     /* an engine's bytes may not have reached the client's queue yet */
+	struct leg *promiser;	      /* whose; NULL: it was closed */
+	uint64_t moved;		      /* by engines, on legs that were closed */
 	struct sockaddr_storage client_address;
 	struct sockaddr_storage local_address; /* AF_UNSPEC: ask the socket */
 
@@ -104,10 +109,15 @@ struct connection {
 	bool answer_begun; /* a byte of an answer came */
 	bool reconnected;  /* the connect failed, and another replica is being tried */
 	bool repeated;	   /* it is being sent a second time */
+	bool armed;	   /* an engine may carry the answer */
+	size_t head_len;   /* of it */
+	bool carried;	   /* it has carried the answer, or its beginning */
+	uint64_t carried_ns; /* to its end: when, CLOCK_MONOTONIC; else 0 */
 	uint64_t generation; /* of the table that chose the container */
 	uint64_t requests;   /* that have been answered */
 	char last_container[KKM_ID_LEN];
 	uint64_t up_from, down_from; /* the relays' bytes when it began */
+	uint64_t moved_from;	     /* those of the leg's engine */
 	uint64_t started_us; /* CLOCK_MONOTONIC; 0: the access log does not ask */
 
 	bool resetting;		 /* a side was reset, and the timer watches what is still to pass */
@@ -125,12 +135,22 @@ void connection_set_timer(struct connection *c, uint64_t delay_ms);
 void connection_enter(struct connection *c, enum state state, uint64_t timeout_ms);
 /* Count what the relay has written since the last call. */
 void connection_account(struct connection *c);
+/* Something has moved, or an engine may move something: look after it soon. */
+void connection_want_look(struct worker *worker);
 /* Bytes that the kernel holds of a socket's output, not acknowledged by its peer. */
 int connection_unacked(int fd);
 /* recv() behind what waits; false where none came, and then the side knows why. */
 bool connection_read(struct side *side, struct relay *relay);
 /* send() the first *len bytes that wait, lowered by what went; false where not all of them did. */
 bool connection_write(struct side *side, struct relay *relay, size_t *len);
+
+/*
+ * What an engine has promised to the client is in its queue when this returns true. To be called before
+ * anybody else writes to the client, or ends it. False: the connection was closed.
+ */
+bool connection_keep_promises(struct connection *c);
+/* What of the answer under way has gone to the client, whoever carried it. */
+uint64_t connection_answered_bytes(const struct connection *c);
 
 /* Each of these ends what is under way. */
 void connection_close(struct connection *c, bool reset);
@@ -174,6 +194,8 @@ bool exchange_is_repeatable(const struct connection *c);
 /* Has all of it been sent? */
 bool exchange_is_sent(const struct connection *c);
 void exchange_run(struct connection *c);
+/* The answer, or what is left of it, is the relay's from here on. */
+void exchange_take_answer(struct connection *c);
 /* Forget what was kept for sending again. */
 void exchange_drop_replay(struct connection *c);
 /* CLOCK_MONOTONIC, never 0. */

@@ -31,7 +31,7 @@ struct datapath {
 	struct datapath_options options;
 	char *bpf_dir;
 	int lock_fd; /* of the directory; holds the flock, -1 where nothing is pinned */
-	bool attached;
+	bool attached, attached_upstreams;
 	struct bpf_link *agent_link, *container_link;
 	struct kkm_slot *slots;
 	size_t slots_size;
@@ -258,6 +258,7 @@ static void size_maps(struct datapath *datapath, unsigned int cpus)
 	bpf_map__set_max_entries(skel->maps.kkm_pending, options->max_conns);
 	bpf_map__set_max_entries(skel->maps.kkm_containers, options->max_conns);
 	bpf_map__set_max_entries(skel->maps.kkm_clients, options->max_conns);
+	bpf_map__set_max_entries(skel->maps.kkm_upstreams, options->max_conns);
 	bpf_map__set_max_entries(skel->maps.kkm_stats, options->workers + cpus);
 	skel->rodata->kkm_stats_base = options->workers;
 }
@@ -272,6 +273,7 @@ static void leave_out_programs(struct kakuremichi *skel)
 	bpf_map__set_autocreate(skel->maps.kkm_pending, false);
 	bpf_map__set_autocreate(skel->maps.kkm_containers, false);
 	bpf_map__set_autocreate(skel->maps.kkm_clients, false);
+	bpf_map__set_autocreate(skel->maps.kkm_upstreams, false);
 	bpf_map__set_autocreate(skel->maps.kkm_socks, false);
 }
 
@@ -353,6 +355,11 @@ static int attach(struct datapath *datapath, char why[DATAPATH_WHY_LEN])
 	if (err)
 		return explain(why, -errno, "attaching to the sockhash");
 	datapath->attached = true;
+	err = bpf_prog_attach(bpf_program__fd(skel->progs.kkm_request),
+			      bpf_map__fd(skel->maps.kkm_upstreams), BPF_SK_MSG_VERDICT, 0);
+	if (err)
+		return explain(why, -errno, "attaching to the sockhash");
+	datapath->attached_upstreams = true;
 	if (!cgroup)
 		return 0;
 	if (datapath_own_cgroup(own, sizeof(own)) || is_below(own, cgroup) || access(own, F_OK))
@@ -419,6 +426,10 @@ void datapath_close(struct datapath **ptr)
 	if (datapath->attached)
 		bpf_prog_detach2(bpf_program__fd(datapath->skel->progs.kkm_response),
 				 bpf_map__fd(datapath->skel->maps.kkm_containers),
+				 BPF_SK_MSG_VERDICT);
+	if (datapath->attached_upstreams)
+		bpf_prog_detach2(bpf_program__fd(datapath->skel->progs.kkm_request),
+				 bpf_map__fd(datapath->skel->maps.kkm_upstreams),
 				 BPF_SK_MSG_VERDICT);
 	if (datapath->lock_fd >= 0) {
 		remove_pins(datapath->bpf_dir);
@@ -674,6 +685,36 @@ void datapath_conn_delete(struct datapath *datapath, uint64_t leg, bool pending)
 	bpf_map_delete_elem(fd, &leg);
 }
 
+void datapath_conn_update(struct datapath *datapath, uint64_t leg,
+			  const struct kkm_conn_bytes *bytes, enum kkm_engine up,
+			  enum kkm_engine down)
+{
+	int fd = bpf_map__fd(datapath->skel->maps.kkm_conns);
+	struct kkm_conn conn;
+
+	if (bpf_map_lookup_elem(fd, &leg, &conn))
+		return;
+	conn.bytes = *bytes;
+	conn.up = up;
+	conn.down = down;
+	bpf_map_update_elem(fd, &leg, &conn, BPF_EXIST);
+}
+
+int datapath_upstream_add(struct datapath *datapath, uint64_t leg, int fd)
+{
+	uint64_t value = (uint64_t)fd;
+
+	return bpf_map_update_elem(bpf_map__fd(datapath->skel->maps.kkm_upstreams), &leg, &value,
+				   BPF_ANY)
+		       ? -errno
+		       : 0;
+}
+
+void datapath_upstream_delete(struct datapath *datapath, uint64_t leg)
+{
+	bpf_map_delete_elem(bpf_map__fd(datapath->skel->maps.kkm_upstreams), &leg);
+}
+
 int datapath_client_add(struct datapath *datapath, uint64_t cookie, int fd)
 {
 	uint64_t value = (uint64_t)fd;
@@ -705,23 +746,82 @@ static int write_seq(int fd, __u32 *out)
 	return err;
 }
 
-int datapath_enrol(struct datapath *datapath, uint64_t leg, int container_fd, uint64_t client_cookie,
-		   uint32_t slot)
+int datapath_enrol(struct datapath *datapath, uint64_t leg, int container_fd, int upstream_fd,
+		   uint64_t client_cookie, uint32_t slot)
 {
+	int socks = bpf_map__fd(datapath->skel->maps.kkm_socks);
 	struct kkm_sock own = { .leg = leg, .client_cookie = client_cookie, .slot = slot };
 	uint64_t value = (uint64_t)container_fd;
 	struct kkm_slot *shared = datapath_slot(datapath, slot);
 	int err;
 
-	*shared = (struct kkm_slot){ .leg = leg, .enrolled = 1 };
+	*shared = (struct kkm_slot){ .leg = leg, .enrolled = 1, .mode = KKM_STREAM };
 	err = write_seq(container_fd, &own.start);
 	if (err)
 		return err;
-	if (bpf_map_update_elem(bpf_map__fd(datapath->skel->maps.kkm_socks), &container_fd, &own,
-				BPF_ANY))
+	if (bpf_map_update_elem(socks, &container_fd, &own, BPF_ANY))
 		return -errno;
+	if (upstream_fd >= 0 && bpf_map_update_elem(socks, &upstream_fd, &own, BPF_ANY))
+		return -errno;
+	err = upstream_fd >= 0 ? datapath_upstream_add(datapath, leg, upstream_fd) : 0;
+	if (err)
+		return err;
 	return bpf_map_update_elem(bpf_map__fd(datapath->skel->maps.kkm_containers), &leg, &value,
 				   BPF_NOEXIST)
 		       ? -errno
 		       : 0;
+}
+
+/* An agent's are named so, another's too: it keeps to its own connections. */
+static bool is_ours(const char *name)
+{
+	return !strncmp(name, "kkm_", 4);
+}
+
+static bool find_foreign_map(char *detail, size_t size)
+{
+	__u32 id = 0;
+
+	while (!bpf_map_get_next_id(id, &id)) {
+		struct bpf_map_info info = { 0 };
+		__u32 len = sizeof(info);
+		int fd = bpf_map_get_fd_by_id(id);
+		bool found = fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &len) &&
+			     (info.type == BPF_MAP_TYPE_SOCKMAP ||
+			      info.type == BPF_MAP_TYPE_SOCKHASH) && !is_ours(info.name);
+
+		if (fd >= 0)
+			close(fd);
+		if (found) {
+			snprintf(detail, size, "sockmap '%s' (bpftool map show id %u)", info.name,
+				 id);
+			return true;
+		}
+	}
+	return false;
+}
+
+bool datapath_foreign_sockmaps(char *detail, size_t size)
+{
+	__u32 id = 0;
+
+	if (find_foreign_map(detail, size))
+		return true;
+	while (!bpf_prog_get_next_id(id, &id)) {
+		struct bpf_prog_info info = { 0 };
+		__u32 len = sizeof(info);
+		int fd = bpf_prog_get_fd_by_id(id);
+		bool found = fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &len) &&
+			     (info.type == BPF_PROG_TYPE_SK_MSG ||
+			      info.type == BPF_PROG_TYPE_SK_SKB) && !is_ours(info.name);
+
+		if (fd >= 0)
+			close(fd);
+		if (found) {
+			snprintf(detail, size, "program '%s' (bpftool prog show id %u)", info.name,
+				 id);
+			return true;
+		}
+	}
+	return false;
 }

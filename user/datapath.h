@@ -60,15 +60,25 @@ int datapath_conn_add(struct datapath *datapath, uint64_t leg, const struct kkm_
 void datapath_conn_delete(struct datapath *datapath, uint64_t leg, bool pending);
 /* Put a client's socket where redirects find it. 0 or -errno: EOPNOTSUPP after a half-close. */
 int datapath_client_add(struct datapath *datapath, uint64_t cookie, int fd);
+/* What a connection has carried, and by which engines, for people to see. */
+void datapath_conn_update(struct datapath *datapath, uint64_t leg,
+			  const struct kkm_conn_bytes *bytes, enum kkm_engine up,
+			  enum kkm_engine down);
+/* The agent's own socket: kkm_request sees what is sent on it. 0 or -errno. */
+int datapath_upstream_add(struct datapath *datapath, uint64_t leg, int fd);
+void datapath_upstream_delete(struct datapath *datapath, uint64_t leg);
 /* Take a container's socket off the short way for good; its application's FIONREAD is right again. */
 void datapath_container_delete(struct datapath *datapath, uint64_t leg);
 
 /*
- * Do by hand what the sock_ops programs do, for sockets of our own (self-test and tests). 0 or
- * -errno.
+ * Do by hand what the sock_ops programs do, for sockets of our own (self-test and tests); upstream_fd
+ * may be -1. 0 or -errno.
  */
-int datapath_enrol(struct datapath *datapath, uint64_t leg, int container_fd, uint64_t client_cookie,
-		   uint32_t slot);
+int datapath_enrol(struct datapath *datapath, uint64_t leg, int container_fd, int upstream_fd,
+		   uint64_t client_cookie, uint32_t slot);
+
+/* Is there a sockmap, sk_msg or sk_skb on this host that no agent has made? Says whose. */
+bool datapath_foreign_sockmaps(char *detail, size_t size);
 
 /* cgroups of version 2 by /proc/mounts and /proc/self/cgroup; 0 or -errno, paths are absolute. */
 int datapath_find_cgroup_root(char *out, size_t size);

@@ -2,12 +2,19 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
+
+#define MAX_TURNS 16	/* between bulk and small; more of them cost more than they save */
+#define TCP_CLOSE 7	/* of include/net/tcp_states.h */
 
 int engine_slots_init(struct engine_slots *slots, uint32_t first, uint32_t count)
 {
@@ -39,28 +46,42 @@ static uint64_t cookie_of(int fd)
  * `running` is not reset: a program that still runs for the slot's last owner takes back what it
  * added.
  */
-static void claim_slot(struct engine_leg *leg, bool hold)
+static void claim_slot(struct engine_leg *leg, enum kkm_mode mode)
 {
 	struct kkm_slot *slot = leg->slot;
 
 	slot->forwarded = 0;
 	slot->stop = 0;
-	slot->hold = hold;
-	slot->enrolled = 0;
+	slot->mode = mode;
+	slot->enrolled = slot->no_room = 0;
+	slot->armed = slot->begun = slot->whole = slot->goes_on = slot->status = slot->left = 0;
+	slot->passed = 0;
 	slot->short_bytes = slot->short_messages = 0;
+	slot->short_up_bytes = slot->short_up_messages = 0;
 	slot->down_bytes = slot->up_bytes = 0;
+	slot->read_up = UINT64_MAX;
 	__atomic_store_n(&slot->leg, leg->cookie, __ATOMIC_SEQ_CST);
 }
 
 /*
- * No program decides about this leg any more when this returns. A program runs for a microsecond;
- * where it was preempted, its thread gets this CPU.
+ * No program that has begun to decide about this leg is still at it when this returns true. One runs
+ * for a microsecond; where it was preempted, its thread gets this CPU.
  */
-static void stop_programs(struct engine_leg *leg)
+static bool wait_for_programs(struct engine_leg *leg)
 {
-	__atomic_exchange_n(&leg->slot->stop, 1, __ATOMIC_SEQ_CST);
-	for (int i = 0; i < 10000 && __atomic_load_n(&leg->slot->running, __ATOMIC_SEQ_CST); i++)
+	struct timespec now, begun = { 0 };
+
+	for (unsigned int i = 0; __atomic_load_n(&leg->slot->running, __ATOMIC_SEQ_CST); i++) {
+		if (i % 1024 == 1) {
+			clock_gettime(CLOCK_MONOTONIC, &now);
+			if (!begun.tv_sec)
+				begun = now;
+			if (now.tv_sec - begun.tv_sec > 1)
+				return false;
+		}
 		sched_yield();
+	}
+	return true;
 }
 
 static void release_slot(struct engine_leg *leg)
@@ -82,7 +103,7 @@ static void set_conn(struct kkm_conn *conn, const struct engine_leg *leg,
 	datapath_address_bytes(request->client, conn->client_address, conn->client_address6);
 	conn->client_port = address_port(request->client);
 	conn->slot = leg->index;
-	conn->up = KKM_RELAY;
+	conn->up = leg->requests ? leg->engine : KKM_RELAY;
 	conn->down = leg->engine;
 	conn->client_cookie = client_cookie;
 	conn->opened_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
@@ -104,13 +125,15 @@ void engine_open(struct engine_leg *leg, struct datapath *datapath, struct engin
 	leg->slots = slots;
 	leg->index = slots->spare[--slots->count];
 	leg->slot = datapath_slot(datapath, leg->index);
-	claim_slot(leg, request->hold);
+	leg->upstream_fd = request->upstream_fd;
+	claim_slot(leg, request->mode);
 	if (request->engine == KKM_SOCKMAP) {
 		client_cookie = cookie_of(request->client_fd);
 		if (!datapath_client_add(datapath, client_cookie, request->client_fd))
 			leg->engine = KKM_SOCKMAP;
 	}
 	leg->announced = leg->engine == KKM_SOCKMAP;
+	leg->requests = leg->announced && request->requests;
 	set_conn(&conn, leg, request, client_cookie);
 	if (datapath_conn_add(datapath, leg->cookie, &conn)) {
 		release_slot(leg);
@@ -118,10 +141,80 @@ void engine_open(struct engine_leg *leg, struct datapath *datapath, struct engin
 	}
 }
 
+bool engine_arm(struct engine_leg *leg)
+{
+	if (leg->engine != KKM_SOCKMAP)
+		return false;
+	leg->quiet = false;
+	leg->passed = __atomic_load_n(&leg->slot->passed, __ATOMIC_ACQUIRE);
+	leg->exchange++;
+	__atomic_store_n(&leg->slot->armed, leg->exchange, __ATOMIC_SEQ_CST);
+	return true;
+}
+
+bool engine_has_answered(const struct engine_leg *leg)
+{
+	return __atomic_load_n(&leg->slot->whole, __ATOMIC_ACQUIRE) == leg->exchange;
+}
+
+bool engine_take_answer(struct engine_leg *leg, struct engine_answer *out)
+{
+	struct kkm_slot *slot = leg->slot;
+	bool ended;
+
+	__atomic_exchange_n(&slot->armed, 0, __ATOMIC_SEQ_CST);
+	/* a program that was armed by then may still begin the answer; later ones may go on with it */
+	ended = wait_for_programs(leg);
+	__atomic_exchange_n(&slot->goes_on, 0, __ATOMIC_SEQ_CST);
+	ended = wait_for_programs(leg) && ended;
+	out->begun = slot->begun == leg->exchange;
+	out->status = slot->status;
+	out->left = engine_has_answered(leg) ? 0 : slot->left;
+	out->whole_ns = slot->whole_ns;
+	leg->quiet = out->begun && !out->left;
+	return ended;
+}
+
+bool engine_is_quiet(const struct engine_leg *leg)
+{
+	return leg->quiet && leg->slot &&
+	       __atomic_load_n(&leg->slot->passed, __ATOMIC_ACQUIRE) == leg->passed;
+}
+
+uint64_t engine_queued(int client_fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+	int queued = 0;
+
+	/* in this order: what is acknowledged in between is missing in the sum, never counted twice */
+	if (getsockopt(client_fd, IPPROTO_TCP, TCP_INFO, &info, &len) ||
+	    ioctl(client_fd, SIOCOUTQ, &queued) || info.tcpi_state == TCP_CLOSE)
+		return UINT64_MAX;
+	return info.tcpi_bytes_acked + (uint64_t)queued;
+}
+
+/*
+ * A message that goes through the program is copied on its way, which splice(2) avoids. The agent's
+ * own socket can be taken out: nobody puts anything into it.
+ */
+void engine_set_bulk(struct engine_leg *leg, bool bulk)
+{
+	if (!leg->requests || leg->bulk == bulk || leg->engine != KKM_SOCKMAP ||
+	    (!bulk && leg->turns > MAX_TURNS))
+		return;
+	leg->bulk = bulk;
+	leg->turns++;
+	if (bulk)
+		datapath_upstream_delete(leg->datapath, leg->cookie);
+	else if (datapath_upstream_add(leg->datapath, leg->cookie, leg->upstream_fd))
+		leg->bulk = true;
+}
+
 void engine_begin(struct engine_leg *leg)
 {
 	if (leg->slot)
-		__atomic_store_n(&leg->slot->hold, 0, __ATOMIC_RELEASE);
+		__atomic_store_n(&leg->slot->mode, KKM_STREAM, __ATOMIC_RELEASE);
 }
 
 void engine_relayed(struct engine_leg *leg, uint64_t down, uint64_t up)
@@ -146,8 +239,35 @@ void engine_leave(struct engine_leg *leg)
 	if (leg->engine != KKM_SOCKMAP)
 		return;
 	leg->engine = KKM_RELAY;
-	stop_programs(leg);
-	datapath_container_delete(leg->datapath, leg->cookie);
+	__atomic_exchange_n(&leg->slot->stop, 1, __ATOMIC_SEQ_CST);
+	wait_for_programs(leg);
+	if (leg->requests)
+		datapath_upstream_delete(leg->datapath, leg->cookie);
+	/* what it has not read of what was put into it would be gone with its entry */
+	if (!leg->requests || leg->slot->read_up == leg->slot->up_bytes)
+		datapath_container_delete(leg->datapath, leg->cookie);
+}
+
+bool engine_sync(struct engine_leg *leg)
+{
+	struct kkm_slot *slot = leg->slot;
+	struct kkm_conn_bytes bytes;
+
+	if (!slot)
+		return false;
+	bytes = (struct kkm_conn_bytes){
+		.up_short = slot->short_up_bytes,
+		.up_passed = slot->up_bytes - slot->short_up_bytes,
+		.down_short = engine_moved(leg),
+		.down_passed = slot->down_bytes,
+	};
+	if (bytes.up_short + bytes.up_passed + bytes.down_short + bytes.down_passed == leg->synced)
+		return false;
+	leg->synced = bytes.up_short + bytes.up_passed + bytes.down_short + bytes.down_passed;
+	datapath_conn_update(leg->datapath, leg->cookie, &bytes,
+			     leg->requests && !leg->bulk ? leg->engine : KKM_RELAY,
+			     slot->enrolled ? leg->engine : KKM_RELAY);
+	return true;
 }
 
 void engine_close(struct engine_leg *leg)

@@ -16,6 +16,7 @@
 #include "text.h"
 
 #define REPLAY_MAX RELAY_BUFFER
+#define BULK RELAY_BULK /* bytes of an answer by which its connection leaves the short way */
 
 /* Sending again. */
 
@@ -52,16 +53,18 @@ static void approve(struct connection *c, size_t n)
 void exchange_begin(struct connection *c, size_t len)
 {
 	relay_skip(&c->up.relay, c->request.skip);
-	c->up.approved = len - c->request.skip;
+	c->up.approved = c->head_len = len - c->request.skip;
 	http1_body_start(&c->up.body, c->request.framing, c->request.length);
 	c->down.body = (struct http1_body){ 0 };
 	c->down.approved = 0;
 	c->response = (struct http1_response){ 0 };
 	c->scan = (struct http1_scan){ 0 };
 	c->answered = ANSWER_AWAITED;
-	c->answer_begun = c->reconnected = c->repeated = false;
+	c->answer_begun = c->reconnected = c->repeated = c->carried = false;
 	c->up_from = c->up.relay.bytes;
 	c->down_from = c->down.relay.bytes;
+	c->moved_from = 0;
+	c->carried_ns = 0;
 	exchange_drop_replay(c);
 	leg_choose(c);
 }
@@ -88,10 +91,48 @@ bool exchange_is_sent(const struct connection *c)
 	return c->up.body.state == HTTP1_BODY_DONE && !has_approved(c);
 }
 
+/* An engine may carry an answer where the agent knows enough of the request to know how it ends. */
+static bool arm(const struct connection *c)
+{
+	const struct http1_request *request = &c->request;
+
+	return request->keep_alive && !request->version_1_0 && !request->head &&
+	       !request->upgrade && c->worker->state == WORKER_RUN &&
+	       engine_arm(&c->leg->engine);
+}
+
+void exchange_take_answer(struct connection *c)
+{
+	struct engine_answer answer;
+
+	c->armed = false;
+	if (!engine_take_answer(&c->leg->engine, &answer)) {
+		connection_close(c, true);
+		return;
+	}
+	if (!answer.begun)
+		return;
+	c->carried = c->promised = c->answer_begun = true;
+	c->promiser = c->leg;
+	c->response = (struct http1_response){ .status = answer.status, .keep_alive = true };
+	http1_body_start(&c->down.body, HTTP1_LENGTH, answer.left);
+	c->answered = answer.left ? ANSWER_BODY : ANSWER_DONE;
+	c->carried_ns = answer.left ? 0 : answer.whole_ns;
+	c->active_ms = connection_now_ms(c);
+}
+
 void exchange_start(struct connection *c)
 {
 	struct leg *leg = c->leg;
 
+	/* behind another container's answer; this one's own send() has returned before its next */
+	if (c->promiser != leg && !connection_keep_promises(c))
+		return;
+	engine_set_bulk(&leg->engine, false);
+	c->moved_from = engine_moved(&leg->engine);
+	c->armed = arm(c);
+	if (c->armed)
+		connection_want_look(c->worker);
 	c->active_ms = connection_now_ms(c);
 	c->resetting = false;
 	c->worker->stats->requests += !c->repeated;
@@ -132,7 +173,9 @@ static void log_exchange(const struct connection *c, const char *status, const c
 {
 	const struct leg *leg = c->leg;
 	char client[ADDRESS_TEXT_MAX], duration[32];
-	uint64_t us = exchange_clock_us() - c->started_us;
+	uint64_t ended_us = c->carried_ns ? c->carried_ns / 1000 + 1 : exchange_clock_us();
+	uint64_t us = ended_us > c->started_us ? ended_us - c->started_us : 0;
+	bool carried = c->carried || (leg && c->state == TUNNEL && engine_moved(&leg->engine));
 
 	snprintf(duration, sizeof(duration), "%llu.%03llu", (unsigned long long)us / 1000,
 		 (unsigned long long)us % 1000);
@@ -140,7 +183,7 @@ static void log_exchange(const struct connection *c, const char *status, const c
 		  address_print(&c->client_address, client), "domain",
 		  *c->request.host ? c->request.host : "", "container", leg ? leg->name : "",
 		  "method", c->request.method, "#status", status, "#bytes", bytes, "#duration_ms",
-		  duration, "engine", leg ? text_engine(leg->engine.engine) : "", "protocol",
+		  duration, "engine", leg ? text_engine(carried ? KKM_SOCKMAP : KKM_RELAY) : "", "protocol",
 		  c->tls ? "tls" : "http", NULL);
 }
 
@@ -161,6 +204,8 @@ void exchange_log(struct connection *c, unsigned int status, uint64_t bytes)
 bool exchange_pump(struct flow *flow, struct side *from, struct side *to, uint64_t *left)
 {
 	flow->relay.ending = from->hup;
+	if (flow == &from->connection->up)
+		engine_set_bulk(&from->connection->leg->engine, flow->relay.bulk);
 	switch (relay_pump(&flow->relay, from->io.fd, to->io.fd, left)) {
 	case RELAY_SOURCE_EMPTY:
 		from->readable = false;
@@ -207,7 +252,11 @@ static bool is_long(const struct flow *flow)
 /* Nothing of a body behind a fault may reach the container, and no request may follow. */
 static void body_fault(struct connection *c)
 {
-	if (c->down.relay.bytes == c->down_from) {
+	if (c->armed)
+		exchange_take_answer(c);
+	if (c->state == CLOSED)
+		return;
+	if (!c->carried && c->down.relay.bytes == c->down_from) {
 		connection_answer(c, 400);
 	} else if (c->answered == ANSWER_DONE && c->down.approved) {
 		/* the end of an early answer still goes */
@@ -305,6 +354,21 @@ static void find_end(struct connection *c)
 
 /* Answers. */
 
+/*
+ * What an enrolled container sends is copied on its way, even where it is passed: a large answer is worth
+ * the end of the short way for its connection.
+ */
+static void leave_bulk(struct connection *c)
+{
+	struct engine_leg *engine = &c->leg->engine;
+
+	if (engine->engine != KKM_SOCKMAP)
+		return;
+	engine_leave(engine);
+	c->leg->left_bulk = true;
+	c->worker->stats->sockmap_left++;
+}
+
 /* One that may be passed on, from its head to its last byte; false where more has to be read. */
 static bool approve_head(struct connection *c, const char *data, size_t len)
 {
@@ -329,12 +393,9 @@ static bool approve_head(struct connection *c, const char *data, size_t len)
 		c->answered = ANSWER_INTERIM;
 		return true;
 	}
-	if (c->leg->engine.engine == KKM_SOCKMAP) {
-		/* an upgrade that was refused: back to HTTP */
-		engine_leave(&c->leg->engine);
-		c->worker->stats->sockmap_left++;
-	}
 	http1_body_start(&c->down.body, c->response.framing, c->response.length);
+	if (c->response.length >= BULK)
+		leave_bulk(c);
 	c->answered = c->down.body.state == HTTP1_BODY_DONE ? ANSWER_DONE : ANSWER_BODY;
 	return true;
 }
@@ -363,7 +424,12 @@ static void read_answer(struct connection *c)
 {
 	struct side *from = &c->leg->side;
 
-	if (connection_read(from, &c->down.relay))
+	bool came = connection_read(from, &c->down.relay);
+
+	/* before any of it is written: no later message may be taken for the answer's beginning */
+	if (c->armed && (came || from->ended))
+		exchange_take_answer(c);
+	if (came)
 		c->answer_begun = true;
 }
 
@@ -401,6 +467,8 @@ static bool pump_answer(struct connection *c)
 		if (down->relay.bytes - start >= RELAY_BUDGET)
 			return true;
 		if (c->answered == ANSWER_BODY && is_long(down)) {
+			if (down->relay.bytes - c->down_from >= BULK)
+				leave_bulk(c);
 			if (!pump_body(down, from, to))
 				break;
 			continue;
@@ -422,7 +490,7 @@ static void finish(struct connection *c)
 		     !c->client.shut && more;
 
 	connection_account(c);
-	exchange_log(c, c->response.status, c->down.relay.bytes - c->down_from);
+	exchange_log(c, c->response.status, connection_answered_bytes(c));
 	exchange_drop_replay(c);
 	leg_release(c);
 	c->requests++;
@@ -435,7 +503,7 @@ static void finish(struct connection *c)
 /* The container has ended behind its answer, but may still read the rest of the request. */
 static void pass_end(struct connection *c)
 {
-	if (c->client.shut)
+	if (c->client.shut || !connection_keep_promises(c))
 		return;
 	shutdown(c->client.io.fd, SHUT_WR);
 	c->client.shut = true;
@@ -494,11 +562,28 @@ static void settle_answer(struct connection *c)
 	}
 }
 
+/*
+ * Has an engine carried the answer? Where something else waits for its end, and nobody would tell that,
+ * the relay gets what is left of it.
+ */
+static void look_at_answer(struct connection *c)
+{
+	bool awaited = exchange_is_sent(c) &&
+		       (c->client.readable || c->client.hup || c->up.relay.len);
+
+	if (c->armed && (awaited || engine_has_answered(&c->leg->engine)))
+		exchange_take_answer(c);
+}
+
 void exchange_run(struct connection *c)
 {
-	bool more = pump_request(c), was_reset = c->client.reset;
+	bool more, was_reset = c->client.reset;
 
+	look_at_answer(c);
+	more = c->state == EXCHANGE && pump_request(c);
 	connection_account(c);
+	if (c->state == EXCHANGE)
+		look_at_answer(c);
 	if (c->state == EXCHANGE)
 		more |= pump_answer(c);
 	connection_account(c);

@@ -15,6 +15,8 @@
 #include "proxyproto.h"
 
 #define LEG_IDLE_MS 60000 /* unused for so long: closed */
+#define SMALL_ANSWERS 64   /* in a row, after a large one, and the short way is taken again */
+#define SMALL_READ 1000	   /* bytes; nginx reads a head by 1024 */
 #define LEG_FRESH_MS 1000 /* of idleness: what must not be sent twice may still use it */
 
 /* Idle legs: the worker's, the longest idle first. */
@@ -99,6 +101,10 @@ void leg_close(struct leg *leg, bool reset)
 	struct leg **link = &c->legs;
 
 	unidle(leg);
+	engine_leave(&leg->engine);
+	c->moved += engine_moved(&leg->engine);
+	if (c->promiser == leg)
+		c->promiser = NULL;
 	engine_close(&leg->engine);
 	connection_close_side(&leg->side, reset);
 	atomic_fetch_sub(&leg->load->connections, 1);
@@ -108,8 +114,10 @@ void leg_close(struct leg *leg, bool reset)
 	*link = leg->next;
 	c->leg_count--;
 	atomic_fetch_sub(c->worker->shared->legs, 1);
-	if (c->leg == leg)
+	if (c->leg == leg) {
 		c->leg = NULL;
+		c->armed = false;
+	}
 	loop_defer(c->worker->loop, &leg->task);
 }
 
@@ -169,7 +177,11 @@ void leg_release(struct connection *c)
 
 	if (is_reusable(c, leg)) {
 		leg->used = true;
+		leg->small = connection_answered_bytes(c) < RELAY_BULK ? leg->small + 1 : 0;
 		make_idle(leg);
+		/* an engine's answer may have been noticed late, a second at most */
+		if (c->carried_ns && c->carried_ns / 1000000 < leg->idle_since_ms)
+			leg->idle_since_ms = c->carried_ns / 1000000;
 		c->leg = NULL;
 	} else {
 		leg_close(leg, c->down.relay.len);
@@ -179,11 +191,22 @@ void leg_release(struct connection *c)
 
 /* Connecting. */
 
+/*
+ * On a kernel where an enrolled socket's application cannot ask how much waits for it (FIONREAD), it
+ * gets only what any application takes in one read. What does not go through TCP is not concerned.
+ */
+static bool is_safe_to_read(const struct connection *c)
+{
+	return !c->worker->shared->small_reads || c->worker->shared->requests ||
+	       (c->request.framing == HTTP1_NONE && c->head_len <= SMALL_READ);
+}
+
+/* A connection that ends behind one answer is not worth the entries in the maps. */
 static bool want_sockmap(const struct connection *c, const struct route_backend *backend)
 {
-	/* answers of HTTP are read, so that their ends are known: what remains is what is opaque */
-	return c->worker->shared->engine == KKM_SOCKMAP && !backend->no_sockmap &&
-	       c->request.upgrade && !c->tls;
+	return atomic_load_explicit(&c->worker->shared->engine, memory_order_relaxed) ==
+		       KKM_SOCKMAP &&
+	       !backend->no_sockmap && !c->tls && c->request.keep_alive && is_safe_to_read(c);
 }
 
 /* An idle leg's descriptor, or slot, is worth less than a request. */
@@ -216,7 +239,8 @@ static void open_engine(struct connection *c, const struct route *route,
 {
 	struct engine_request request = {
 		.engine = want_sockmap(c, backend) ? KKM_SOCKMAP : KKM_RELAY,
-		.hold = true,
+		.requests = c->worker->shared->requests,
+		.mode = KKM_HTTP,
 		.domain = route->domain,
 		.backend = address,
 		.client = &c->client_address,
@@ -390,7 +414,21 @@ static bool is_usable(const struct connection *c, const struct leg *leg)
 {
 	uint64_t idle_ms = connection_now_ms(c) - leg->idle_since_ms;
 
-	return (idle_ms < LEG_FRESH_MS || exchange_is_repeatable(c)) && is_silent(leg);
+	bool repeatable = exchange_is_repeatable(c);
+
+	/* where an engine has seen all that came, only an end can be news, and that is repaired */
+	return (idle_ms < LEG_FRESH_MS || repeatable) &&
+	       ((repeatable && engine_is_quiet(&leg->engine)) || is_silent(leg));
+}
+
+static bool suits(const struct connection *c, const struct leg *leg,
+		  const struct route_backend *backend)
+{
+	if (leg->engine.engine == KKM_RELAY)
+		/* only a new one can be enrolled: worth it for a stream, or if answers stay small */
+		return !(c->request.upgrade || (leg->left_bulk && leg->small >= SMALL_ANSWERS)) ||
+		       !want_sockmap(c, backend);
+	return is_safe_to_read(c);
 }
 
 static struct leg *find_leg(const struct connection *c, const struct route *route)
@@ -400,8 +438,7 @@ static struct leg *find_leg(const struct connection *c, const struct route *rout
 	for (struct leg *leg = c->legs; leg; leg = leg->next) {
 		const struct route_backend *backend = backend_of(route, leg);
 
-		/* one that is to be enrolled has to be new */
-		if (backend && backend->state == KKM_ACTIVE && !want_sockmap(c, backend) &&
+		if (backend && backend->state == KKM_ACTIVE && suits(c, leg, backend) &&
 		    backend->proxy_protocol == leg->proxy_protocol)
 			return leg;
 	}

@@ -7,6 +7,8 @@
 
 #include "connection_impl.h"
 
+#define MAX_NO_ROOM 64 /* messages in a row */
+
 void tunnel_begin(struct connection *c)
 {
 	c->up.approved = c->down.approved = 0;
@@ -37,8 +39,8 @@ static bool pump(struct flow *flow, struct side *from, struct side *to)
  */
 static void protect_reader(struct connection *c)
 {
-	if (c->leg->engine.engine != KKM_SOCKMAP || !c->worker->shared->bodies_leave ||
-	    (!c->up.relay.len && !c->client.readable))
+	if (c->leg->engine.engine != KKM_SOCKMAP || !c->worker->shared->small_reads ||
+	    c->leg->engine.requests || (!c->up.relay.len && !c->client.readable))
 		return;
 	engine_leave(&c->leg->engine);
 	c->worker->stats->sockmap_left++;
@@ -75,12 +77,24 @@ static void settle_end(struct connection *c)
 		connection_pass_reset(c);
 }
 
+/* A client that never has room: each message would be tried in vain. */
+static void give_up(struct connection *c)
+{
+	const struct kkm_slot *slot = c->leg->engine.slot;
+
+	if (c->leg->engine.engine != KKM_SOCKMAP || !slot || slot->no_room < MAX_NO_ROOM)
+		return;
+	engine_leave(&c->leg->engine);
+	c->worker->stats->sockmap_left++;
+}
+
 void tunnel_run(struct connection *c)
 {
 	struct side *server = &c->leg->side;
 	bool more;
 
 	protect_reader(c);
+	give_up(c);
 	more = pump(&c->down, server, &c->client);
 	/* what is counted late is passed instead of short-circuited, never lost: see kkm_response */
 	connection_account(c);

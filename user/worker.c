@@ -217,14 +217,19 @@ static void woken(void *ctx)
 	struct worker *worker = ctx;
 	struct route_table *table;
 	enum worker_wish wish;
+	bool leave;
 
 	pthread_mutex_lock(&worker->lock);
 	table = worker->incoming;
 	worker->incoming = NULL;
 	wish = worker->wish;
+	leave = worker->leave_engines;
+	worker->leave_engines = false;
 	pthread_mutex_unlock(&worker->lock);
 	if (table)
 		take_table(worker, table);
+	if (leave)
+		connection_leave_engines(worker);
 	if (!worker->resume.place)
 		set_accepting(worker, true);
 	obey(worker, wish);
@@ -256,6 +261,7 @@ static int init(struct worker *worker, const struct worker_socket *sockets, unsi
 	loop_on_wake(worker->loop, woken, worker);
 	worker->resume.fire = resume_fire;
 	worker->legs_timer.fire = connection_expire_legs;
+	worker->look_timer.fire = connection_look_after;
 	worker->stats = datapath ? datapath_stats(datapath, worker->index) : &worker->own_stats;
 	err = engine_slots_init(&worker->slots, worker->index * slots, slots);
 	if (err)
@@ -351,6 +357,14 @@ void worker_set_table(struct worker *worker, struct route_table *table)
 
 void worker_resume(struct worker *worker)
 {
+	loop_wake(worker->loop);
+}
+
+void worker_leave_engines(struct worker *worker)
+{
+	pthread_mutex_lock(&worker->lock);
+	worker->leave_engines = true;
+	pthread_mutex_unlock(&worker->lock);
 	loop_wake(worker->loop);
 }
 

@@ -18,8 +18,9 @@
 struct worker_shared {
 	const struct config *config;
 	struct datapath *datapath; /* or NULL */
-	enum kkm_engine engine;	   /* the one to try first */
-	bool bodies_leave;	   /* take a container's socket off sockmap before a request body */
+	_Atomic enum kkm_engine engine; /* the one to try first */
+	bool requests;		  /* it may carry requests too */
+	bool small_reads;	  /* enrolled sockets are sent only what one read takes */
 	atomic_uint *connections; /* of all workers, against config->max_connections */
 	atomic_uint *legs;	  /* connections to containers, against config->max_legs */
 	/* Both called in a worker's thread: it has ended; there is room for a connection again. */
@@ -49,10 +50,12 @@ struct worker {
 	unsigned int turn; /* for ties between backends */
 	struct leg *legs_oldest, *legs_newest; /* idle connections to containers */
 	struct loop_timer legs_timer;
+	struct loop_timer look_timer;
 
 	struct route_table *table;
-	pthread_mutex_t lock; /* protects the next two */
+	pthread_mutex_t lock; /* protects the next three */
 	struct route_table *incoming;
+	bool leave_engines;
 	enum worker_wish { WORKER_RUN, WORKER_DRAIN, WORKER_END } wish;
 	enum worker_wish state;
 };
@@ -73,6 +76,8 @@ void worker_free(struct worker **worker);
 /* From any thread. */
 void worker_set_table(struct worker *worker, struct route_table *table);
 void worker_wish(struct worker *worker, enum worker_wish wish);
+/* What is open is the relay's from now on. */
+void worker_leave_engines(struct worker *worker);
 /* Where it paused accepting at the limit, it tries again. */
 void worker_resume(struct worker *worker);
 

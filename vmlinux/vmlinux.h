@@ -13,6 +13,8 @@ struct sock {
 	struct sock_common __sk_common;
 	signed int sk_sndbuf;
 	signed int sk_wmem_queued;
+	signed int sk_rcvbuf;
+	struct { struct { signed int counter; } rmem_alloc; } sk_backlog;
 };
 
 struct inet_sock {
@@ -27,6 +29,9 @@ struct inet_connection_sock {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	unsigned int write_seq;
+	unsigned int snd_una;
+	unsigned int rcv_nxt;
+	unsigned int copied_seq;
 	unsigned char is_mptcp;
 };
 

@@ -13,7 +13,8 @@ import lib_backend
 from exact import Held, held_container
 from lib import ENGINES, KiB, MiB, check, expect, pattern_sha256, wait_for
 
-ATTACHED = {"relay": [], "sockmap": ["kkm_agent_end", "kkm_container_end"]}
+SOCK_OPS = ["kkm_agent_end", "kkm_container_end"]
+ATTACHED = {"relay": [], "sockmap": SOCK_OPS, "both": SOCK_OPS}
 
 
 def attached(lab):
@@ -88,12 +89,12 @@ def test_sigkill(lab, engine, then):
     leaver = lab.container("leaver", "leaver.test", image="busybox")
     agent.wait_route("leaver.test", "leaver")
     ids = programs(lab)
-    check(bool(ids) == (engine == "sockmap"), f"programs of the first: {ids}")
+    check(bool(ids) == (engine != "relay"), f"programs of the first: {ids}")
     expect(attached(lab), ATTACHED[engine], "attached before")
     with lab.connect() as client:
         expect(client.get("/down?n=300000", "python.test").sha256, pattern_sha256(300_000), "before")
         with lab.connect() as other:
-            expect(stream(container, agent, other) > 0, engine == "sockmap", "by the short way")
+            expect(stream(container, agent, other) > 0, engine != "relay", "by the short way")
             expect(len(agent.connections()), 2, "connections before")
             agent.kill()
             for connection in (client, other):
@@ -111,8 +112,8 @@ def test_sigkill(lab, engine, then):
     for _ in range(5):
         expect(name_of(lab, "python.test"), "python", "who answers")
     expect(name_of(lab, "leaver.test"), 404, "status of the route that is gone")
-    expect(second.stats().short_bytes, 0, "bytes by the short way until here")
-    expect(takes_short_way(lab, container, second), then == "sockmap", "a stream by the short way")
+    expect(second.stats().short_bytes > 0, then != "relay", "answers by the short way until here")
+    expect(takes_short_way(lab, container, second), then != "relay", "a stream by the short way")
     ids = programs(lab)
     expect(second.stop(), 0, "exit status")
     nothing_left(lab, ids)
@@ -129,7 +130,7 @@ def test_sigkill_again_and_again(lab):
     expect(name_of(lab, "python.test"), "python", "who answers")
     check(takes_short_way(lab, container, agent), "a stream takes the short way")
     expect(attached(lab), ATTACHED["sockmap"], "attached")
-    check(len(programs(lab)) <= 3, f"programs: {programs(lab)}")
+    check(len(programs(lab)) <= 4, f"programs: {programs(lab)}")
 
 
 def test_old_pins(lab):
@@ -183,7 +184,7 @@ def test_sigterm_in_a_stream(lab, engine):
     short = held.moved().short_bytes
     client.take(answer, size - 4 * MiB - answer.size)
     check(not agent.exited(), "it waits for the stream")
-    check(short > 0 if engine == "sockmap" else not held.moved().short_bytes, "short_bytes")
+    check(short > 0 if engine != "relay" else not held.moved().short_bytes, "short_bytes")
     client.take(answer, None)
     expect((answer.size, answer.sha256), (size, pattern_sha256(size)), "the stream")
     client.close()
@@ -280,7 +281,7 @@ def test_auto(lab):
     why = [e for e in agent.logs() if "self-test" in e["msg"]]
     expect(len(why), 1 if engine == "relay" else 0, f"lines about the self-test: {why}")
     expect(name_of(lab, "python.test"), "python", "who answers")
-    expect(takes_short_way(lab, container, agent), engine == "sockmap", "a stream by the short way")
+    expect(takes_short_way(lab, container, agent), engine != "relay", "a stream by the short way")
     if engine == "relay":
         expect(programs(lab), set(), "programs that are left of the self-test")
 

@@ -99,7 +99,7 @@ def test_readable(lab):
         (_, conn), = dump(lab, "kkm_conns").items()
         expect((conn["backend"]["domain"], conn["backend"]["port"], conn["client_port"]),
                ("alpha.test", 8000, client.sock.getsockname()[1]), "kkm_conns")
-        expect((conn["up"], conn["down"]), ("KKM_RELAY", "KKM_RELAY"), "the engines of HTTP")
+        expect((conn["up"], conn["down"]), ("KKM_RELAY", "KKM_SOCKMAP"), "the engines of HTTP")
         connection, = agent.connections()
         expect(connection["domain"], "alpha.test", f"connections --json: {connection}")
     wait_for(lambda: not dump(lab, "kkm_conns"), "the connection is gone from kkm_conns")
@@ -113,6 +113,36 @@ def test_readable(lab):
         expect(connection["domain"], "alpha.test", f"connections --json: {connection}")
     wait_for(lambda: not dump(lab, "kkm_conns"), "the connection is gone from kkm_conns")
     check(dump(lab, "kkm_stats"), "kkm_stats")
+
+
+@lib.each("relay", "responses", "both")
+def test_bytes(lab, engine):
+    """kkm_conns tells of each direction its engine and who carried how many bytes, soon enough"""
+    lab.container("alpha", "alpha.test")
+    agent = lab.agent("--datapath", engine)
+    agent.wait_route("alpha.test", "alpha")
+    down, up = engine != "relay", engine == "both"
+    names = {False: "KKM_RELAY", True: "KKM_SOCKMAP"}
+    with lab.connect() as client:
+        small = client.get("/down?n=1000", "alpha.test")
+        large = client.get("/down?n=300000", "alpha.test")
+
+        def told():
+            (_, conn), = dump(lab, "kkm_conns").items()
+            return conn if sum(conn["bytes"].values()) > 301_000 else None
+        conn = wait_for(told, "kkm_conns tells of all bytes")
+        expect((conn["up"], conn["down"]), (names[up], names[down]), "the engines")
+        tells = conn["bytes"]
+        expect(tells["down_short"], small.wire if down else 0, "down_short: the small answer")
+        expect(tells["down_passed"], large.wire + (0 if down else small.wire), "down_passed")
+        expect((tells["up_short"] > 0, tells["up_passed"] > 0), (up, not up), "up")
+        connection, = agent.connections()
+        expect((connection["engine_up"], connection["engine_down"]),
+               ("sockmap" if up else "relay", "sockmap" if down else "relay"), "connections")
+        expect((connection["bytes_down_short"], connection["bytes_down"]),
+               (tells["down_short"], small.wire + large.wire), "its bytes down")
+        expect((connection["bytes_up_short"], connection["bytes_up"]),
+               (tells["up_short"], tells["up_short"] + tells["up_passed"]), "its bytes up")
 
 
 def test_state(lab):

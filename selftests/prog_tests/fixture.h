@@ -55,7 +55,7 @@ struct flow {
 	struct sockaddr_storage backend; /* its listener's address */
 	struct sockaddr_storage client_address;
 	struct engine_leg leg;
-	bool hold; /* asked for, before flow_open() */
+	bool hold, requests; /* asked for, before flow_open() */
 	uint64_t sent, received, passed; /* by the container, by the browser, seen by the agent */
 };
 
@@ -307,7 +307,8 @@ static UNUSED void flow_open(struct fixture *f, struct flow *flow, const char *d
 			     enum kkm_engine engine, int type_flags)
 {
 	struct engine_request request = { .engine = engine,
-					  .hold = flow->hold,
+					  .requests = flow->requests,
+					  .mode = flow->hold ? KKM_HTTP : KKM_STREAM,
 					  .domain = domain,
 					  .backend = &flow->backend,
 					  .client = &flow->client_address,

@@ -270,7 +270,7 @@ CASE(held_until_begun)
 	struct flow flow, next;
 
 	DO(flow_start(f, &flow, false, true));
-	ASSERT_EQ(flow.leg.slot->hold, 1);
+	ASSERT_EQ(flow.leg.slot->mode, KKM_HTTP);
 	for (int i = 0; i < 5; i++) {
 		DO(expect_passed(&flow, 100));
 		while (agent_relays(&flow, 1000))
@@ -290,7 +290,7 @@ CASE(held_until_begun)
 	DO(flow_start(f, &flow, false, true));
 	flow_close(&flow);
 	DO(flow_standard(f, &next, false));
-	ASSERT_EQ(next.leg.slot->hold, 0);
+	ASSERT_EQ(next.leg.slot->mode, KKM_STREAM);
 	DO(expect_short(&next, 100));
 	flow_close(&next);
 }
