@@ -24,7 +24,7 @@
 /* A message of more is bulk, which splice(2) carries better: it is passed. */
 #define KKM_SHORT_MESSAGE 32768
 /* An answer whose head comes alone is begun by the short way only with a body up to this. */
-#define KKM_SHORT_BODY 65536
+#define KKM_SHORT_BODY 32768
 
 enum kkm_state {
 	KKM_ACTIVE,

@@ -64,7 +64,7 @@ void connection_bound_buffers(int fd)
 void connection_close_side(struct side *side, bool reset)
 {
 	struct linger linger = { .l_onoff = 1, .l_linger = 0 };
-	int fd = loop_del(side->connection->worker->loop, &side->io);
+	int fd = loop_forget(&side->io);
 
 	if (fd < 0)
 		return;

@@ -162,6 +162,14 @@ int loop_del(struct loop *loop, struct loop_io *io)
 	return fd;
 }
 
+int loop_forget(struct loop_io *io)
+{
+	int fd = io->fd;
+
+	io->fd = -1;
+	return fd;
+}
+
 static void heap_place(struct loop *loop, struct loop_timer *timer, size_t place)
 {
 	loop->heap[place] = timer;

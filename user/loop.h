@@ -49,6 +49,8 @@ int loop_add(struct loop *loop, struct loop_io *io, int fd, uint32_t events);
 int loop_mod(struct loop *loop, struct loop_io *io, uint32_t events);
 /* Stop watching; returns the descriptor, -1 if there was none. */
 int loop_del(struct loop *loop, struct loop_io *io);
+/* The same for one that is closed at once, and was never duplicated: epoll(7) forgets it by itself. */
+int loop_forget(struct loop_io *io);
 
 /* 0 or -ENOMEM, with the timer not set. Setting a timer that is set moves it. */
 int loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t delay_ms);

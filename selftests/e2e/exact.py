@@ -203,7 +203,7 @@ def test_downloads(lab, engine, framing):
     for size in SIZES:
         received = []
         # the head comes alone; what is of unknown length, or large, is not begun by the short way
-        short = framing == "length" and size <= 64 * KiB
+        short = framing == "length" and size <= 32 * KiB
         with setup.carried(lambda: sum(received), short, up=True), lab.connect() as client:
             answer = client.get(f"/down?n={size}&framing={framing}", "python.test")
             expect_pattern(answer, size, f"{size} bytes")

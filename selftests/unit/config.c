@@ -90,6 +90,7 @@ static void defaults(void **state)
 	assert_false(config.tls.asked);
 	assert_false(config.admin.asked);
 	assert_int_equal(config.datapath, DATAPATH_AUTO);
+	assert_int_equal(config.sockmap_requests, REQUESTS_AUTO);
 	assert_null(config.routes_file);
 	assert_int_equal(config.proxy_protocol_from.count, 0);
 	assert_false(config.access_log);
@@ -121,6 +122,7 @@ static const struct {
 	{ "KAKUREMICHI_LISTEN_TLS", "--listen-tls", "[::1]:8443" },
 	{ "KAKUREMICHI_ADMIN", "--admin", "127.0.0.1:1" },
 	{ "KAKUREMICHI_DATAPATH", "--datapath", "sockmap" },
+	{ "KAKUREMICHI_SOCKMAP_REQUESTS", "--sockmap-requests", "on" },
 	{ "KAKUREMICHI_ROUTES_FILE", "--routes-file", "/etc/routes.json" },
 	{ "KAKUREMICHI_PROXY_PROTOCOL_FROM", "--proxy-protocol-from",
 	  "192.0.2.0/24,2001:db8::/32" },
@@ -161,6 +163,7 @@ static void assert_every_value(void)
 	assert_listen(&config.admin, "127.0.0.1:1");
 	assert_true(config.http.asked && config.tls.asked && config.admin.asked);
 	assert_int_equal(config.datapath, DATAPATH_SOCKMAP);
+	assert_int_equal(config.sockmap_requests, REQUESTS_ON);
 	assert_string_equal(config.routes_file, "/etc/routes.json");
 	assert_int_equal(config.proxy_protocol_from.count, 2);
 	assert_cidr(0, "192.0.2.0", 24);
@@ -384,6 +387,7 @@ static void bad_values(void **state)
 		{ "KAKUREMICHI_LISTEN_TLS", "--listen-tls", "443" },
 		{ "KAKUREMICHI_ADMIN", "--admin", "localhost:9180" },
 		{ "KAKUREMICHI_DATAPATH", "--datapath", "xdp" },
+		{ "KAKUREMICHI_SOCKMAP_REQUESTS", "--sockmap-requests", "true" },
 		{ "KAKUREMICHI_DATAPATH", "--datapath", "Relay" },
 		{ "KAKUREMICHI_ACCESS_LOG", "--access-log", "file" },
 #define WORKERS_BAD(v) { "KAKUREMICHI_WORKERS", "--workers", v }
