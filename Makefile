@@ -49,7 +49,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CFLAGS := -std=gnu17 -O2 -g $(WARN) -D_GNU_SOURCE -Iuser -Ibpf -fno-sanitize-recover=all \
 	       -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp
 
-.PHONY: all help install uninstall deps demo check check-unit check-prog check-e2e check-long \
+.PHONY: all help install uninstall deps demo check check-unit check-prog check-e2e check-long check-kernels \
 	selftests fuzzers fuzz bench clean
 .DELETE_ON_ERROR:
 .PRECIOUS: $(O)/%.o $(O)/%.bpf.o
@@ -61,6 +61,7 @@ help:
 	@echo 'make demo         two labelled containers answer under their domains (root; private Docker)'
 	@echo 'make check        all tests (root), under 10 minutes'
 	@echo 'make check-long   the tests that take longer'
+	@echo 'make check-kernels  the agent on the kernels of Debian 12, in virtual machines'
 	@echo 'make fuzz         the fuzzers, each for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make bench        speed, as ratios to HAProxy in the same round, 15 minutes (root)'
 	@echo 'make install      to $$(DESTDIR)$$(PREFIX), now $(DESTDIR)$(PREFIX)'
@@ -113,6 +114,19 @@ $(O)/prog_tests/%: $(O)/selftests/prog_tests/%.o $(LIBOBJ)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ -o $@ $(PKG_LIBS)
 
+# Programs that do it wrong, for prog_tests/hazards alone.
+$(O)/progs/%.bpf.o: selftests/progs/%.bpf.c
+	$(call say,CLANG,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -MT $@ -MF $(@:.o=.d) -c $< -o $(@:.o=.raw.o)
+	$(Q)bpftool gen object $@ $(@:.o=.raw.o)
+
+$(O)/progs/%.skel.h: $(O)/progs/%.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)bpftool gen skeleton $< name $* > $@
+
+$(O)/selftests/prog_tests/hazards.o: | $(O)/progs/naive.skel.h
+
 selftests: $(UNIT:%=$(O)/unit/%) $(PROG:%=$(O)/prog_tests/%)
 
 # The parsers are pure: a fuzzer is its own file and theirs, compiled in one go.
@@ -148,6 +162,10 @@ check-long: deps
 	$(Q)$(MAKE) --no-print-directory fuzzers
 	$(Q)selftests/run --long
 
+check-kernels: deps
+	$(Q)$(MAKE) --no-print-directory all $(PROG:%=$(O)/prog_tests/%)
+	$(Q)selftests/kernels/run
+
 fuzz: deps
 	$(Q)$(MAKE) --no-print-directory fuzzers
 	$(Q)selftests/fuzz/run $(FUZZ_SECONDS)
@@ -168,5 +186,5 @@ uninstall:
 clean:
 	rm -rf $(O)
 
--include $(OBJ:.o=.d) $(O)/kakuremichi.bpf.d
+-include $(OBJ:.o=.d) $(O)/kakuremichi.bpf.d $(O)/progs/naive.bpf.d
 -include $(UNIT:%=$(O)/selftests/unit/%.d) $(PROG:%=$(O)/selftests/prog_tests/%.d)

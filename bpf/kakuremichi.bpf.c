@@ -21,8 +21,9 @@ char LICENSE[] SEC("license") = "GPL";
 /* Set before loading: the rows of kkm_stats that belong to CPUs begin here. */
 const volatile __u32 kkm_stats_base = 1;
 
-extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
-extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
+/* Since 6.2. Weak, so that where they are missing the maps at least can be made. */
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
 
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 
@@ -230,6 +231,7 @@ static __always_inline bool to_client(struct sk_msg_md *msg, struct kkm_sock *ow
 	}
 	slot->no_room++;
 	COUNT(passed_no_room, 1);
+	/* that this names its own map keeps the map, and unread bytes, while any socket is in it */
 	bpf_msg_redirect_hash(msg, &kkm_containers, &own->leg, 0);
 	return false;
 }
@@ -362,25 +364,52 @@ static __always_inline bool tcp_is_empty(struct tcp_sock *from, struct tcp_sock 
 	       READ_ONCE(to->rcv_nxt) == READ_ONCE(to->copied_seq);
 }
 
-/* As in to_client(): look at what the redirect has found, and take it back where it is not right. */
-static __always_inline bool to_container(struct sk_msg_md *msg, struct tcp_sock *tp, __u64 leg)
+enum way {
+	PUT,	 /* into the container's socket */
+	TCP,
+	HELD,	 /* neither: not yet */
+};
+
+/*
+ * As in to_client(): look at what the redirect has found, and take it back where it is not right.
+ *
+ * A reader gets what was put in and what came through TCP by different recv(), and one that takes a short
+ * one for the end of what is there, as nginx and tokio do, would not ask again: the edge for the second
+ * part has come before. So nothing goes through TCP while something that was put in is unread; and as
+ * nothing did since, that is all that the receive buffer holds.
+ */
+static __always_inline enum way choose_way(struct sk_msg_md *msg, struct tcp_sock *tp,
+					   struct kkm_sock *own, struct kkm_slot *slot)
 {
 	struct sk_msg *kernel_msg = bpf_cast_to_kern_ctx(msg);
+	bool leaving = READ_ONCE(slot->stop) || READ_ONCE(slot->bulk);
+	__u64 leg = own->leg;
 	struct tcp_sock *to;
 	struct sock *sk;
+	__s64 unread;
 
+	if (leaving && !slot->put)
+		return TCP;
 	if (bpf_msg_redirect_hash(msg, &kkm_containers, &leg, BPF_F_INGRESS) != SK_PASS)
-		return false;
+		return TCP;
 	sk = kernel_msg->sk_redir;
 	to = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
-	if (sk && tcp_is_empty(tp, to) && !to->inet_conn.icsk_ulp_ops &&
-	    (__s64)sk->sk_backlog.rmem_alloc.counter + msg->size < sk->sk_rcvbuf)
-		return true;
+	unread = sk ? sk->sk_backlog.rmem_alloc.counter : 0;
+	if (sk && !leaving && tcp_is_empty(tp, to) && !to->inet_conn.icsk_ulp_ops &&
+	    unread + msg->size < sk->sk_rcvbuf)
+		return PUT;
+	if (slot->put && unread)
+		return HELD;
+	/* the same as passing; the map is this program's own, so it stays as long as this runs */
 	bpf_msg_redirect_hash(msg, &kkm_upstreams, &leg, 0);
-	return false;
+	return TCP;
 }
 
-/* The agent's own socket to a container: what it sends has been read and routed. */
+/*
+ * The agent's own socket to a container: what it sends has been read and routed. Where a message is
+ * dropped, send() says EACCES, nothing has been sent, and the agent tries again a little later
+ * (tcp_bpf_send_verdict()).
+ */
 SEC("sk_msg")
 int kkm_request(struct sk_msg_md *msg)
 {
@@ -396,16 +425,24 @@ int kkm_request(struct sk_msg_md *msg)
 	if (!own || !tp)
 		return SK_PASS;
 	slot = bpf_map_lookup_elem(&kkm_slots, &own->slot);
-	if (!slot)
+	if (!slot || slot->leg != own->leg)
 		return SK_PASS;
-	/* the agent sets `stop` and sends in one thread: nothing to wait for here */
-	if (!READ_ONCE(slot->stop) && slot->leg == own->leg && to_container(msg, tp, own->leg)) {
+	/* the agent changes its part of the slot and sends in one thread: nothing to wait for here */
+	switch (choose_way(msg, tp, own, slot)) {
+	case PUT:
+		slot->put = 1;
 		slot->short_up_bytes += msg->size;
 		slot->short_up_messages++;
 		COUNT(short_up_bytes, msg->size);
 		COUNT(short_up_messages, 1);
-	} else {
+		break;
+	case HELD:
+		COUNT(held_up_messages, 1);
+		return SK_DROP;
+	case TCP:
+		slot->put = 0;
 		COUNT(passed_up_messages, 1);
+		break;
 	}
 	return SK_PASS;
 }

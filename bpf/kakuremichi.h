@@ -161,6 +161,9 @@ struct kkm_slot {
 	__u64 down_bytes;	/* agent */
 	__u64 up_bytes;		/* agent: after each write */
 	__u64 read_up;		/* programs: up_bytes, when the container had nothing unread */
+	__u32 put;		/* programs: the last bytes to the container were put into its socket */
+	__u32 bulk;		/* agent: what it sends shall go through TCP */
+	__u64 unused[7];
 };
 
 /* kkm_pending: what tells the container's end of a connection that is being opened. */
@@ -236,6 +239,7 @@ struct kkm_meta {
 	X(passed_messages, "messages on enrolled sockets that were passed to the agent")           \
 	X(passed_no_room, "part of these for lack of room at the client's socket")                 \
 	X(passed_up_messages, "messages to enrolled sockets that went through TCP")                \
+	X(held_up_messages, "messages that had to wait until the container had read")              \
 	X(promises_late, "times the agent had to wait for bytes that the kernel had promised")     \
 	X(promises_broken, "connections reset, since such bytes did not come")
 
@@ -248,7 +252,7 @@ struct kkm_stats {
 _Static_assert(sizeof(struct kkm_backend_key) == KKM_DOMAIN_LEN + 24, "hashed as bytes: no padding");
 _Static_assert(sizeof(struct kkm_tuple) == 40, "hashed as bytes: no padding");
 _Static_assert(sizeof(struct kkm_rejected_key) == KKM_ID_LEN + KKM_DOMAIN_LEN, "no padding");
-_Static_assert(sizeof(struct kkm_slot) == 128, "two cache lines");
+_Static_assert(sizeof(struct kkm_slot) == 192, "three cache lines");
 _Static_assert(sizeof(struct kkm_sock) == 24, "no padding");
 
 #endif

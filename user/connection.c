@@ -25,6 +25,7 @@
 #define LINGER_MAX_MS 30000
 #define RESET_MS 5000	   /* without progress: for what was received before a reset */
 #define LOOK_MS 1000
+#define HELD_MAX_MS 16
 #define PROMISE_US 1000000 /* for what an engine has promised; microseconds are enough */
 #define DRAIN_HEAD_MS 1000 /* for a request that may be on its way when the agent stops */
 
@@ -136,6 +137,7 @@ void connection_close(struct connection *c, bool reset)
 	log_end(c);
 	c->state = CLOSED;
 	loop_timer_clear(c->worker->loop, &c->timer);
+	loop_timer_clear(c->worker->loop, &c->held);
 	leg_close_all(c, reset, reset);
 	connection_close_side(&c->client, reset);
 	relay_drop(&c->up.relay);
@@ -173,6 +175,15 @@ bool connection_read(struct side *side, struct relay *relay)
 	return false;
 }
 
+/* Nothing tells when a container has read what was put into its socket. */
+void connection_hold(struct connection *c)
+{
+	c->held_ms = c->held_ms ? c->held_ms * 2 : 1;
+	if (c->held_ms > HELD_MAX_MS)
+		c->held_ms = HELD_MAX_MS;
+	loop_timer_set(c->worker->loop, &c->held, c->held_ms);
+}
+
 bool connection_write(struct side *side, struct relay *relay, size_t *len)
 {
 	ssize_t n = relay_write(relay, side->io.fd, *len);
@@ -183,6 +194,9 @@ bool connection_write(struct side *side, struct relay *relay, size_t *len)
 	}
 	if (n == -EAGAIN || n == -EINTR) {
 		side->writable = false;
+	} else if (n == -EACCES) {
+		side->writable = false;
+		connection_hold(side->connection);
 	} else {
 		side->reset = true;
 		side->readable = true; /* what it had sent before is still to be read */
@@ -207,6 +221,8 @@ void connection_account(struct connection *c)
 	if (!down_new && !up_new)
 		return;
 	c->down.counted = down->bytes;
+	if (up_new)
+		c->held_ms = 0;
 	c->up.counted = up->bytes;
 	c->active_ms = connection_now_ms(c);
 	stats->relay_down_bytes += down_new;
@@ -654,6 +670,18 @@ static void first_timeout(struct connection *c)
 		connection_close(c, false);
 }
 
+static void held_fire(struct loop_timer *timer)
+{
+	struct connection *c =
+		(struct connection *)((char *)timer - offsetof(struct connection, held));
+
+	if (c->leg) {
+		engine_retry(&c->leg->engine);
+		c->leg->side.writable = true;
+	}
+	run(c);
+}
+
 static void timer_fire(struct loop_timer *timer)
 {
 	struct connection *c =
@@ -707,6 +735,7 @@ int connection_new(struct worker *worker, int fd, const struct sockaddr_storage 
 	c->client_address = *client;
 	c->up.relay.pool = c->down.relay.pool = &worker->pool;
 	c->timer.fire = timer_fire;
+	c->held.fire = held_fire;
 	c->task.run = task_run;
 	connection_init_side(c, &c->client);
 	err = loop_add(worker->loop, &c->client.io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);

@@ -82,6 +82,8 @@ struct connection {
 	struct leg *leg; /* of what is under way; NULL between two requests */
 	struct flow up, down;
 	struct loop_timer timer;
+	struct loop_timer held;
+	unsigned int held_ms;
 	struct loop_task task;
 	uint64_t active_ms, since_ms; /* last byte; begin of the state */
 	uint64_t moved_seen;	      /* by an engine, when somebody last asked */
@@ -141,6 +143,8 @@ void connection_want_look(struct worker *worker);
 int connection_unacked(int fd);
 /* recv() behind what waits; false where none came, and then the side knows why. */
 bool connection_read(struct side *side, struct relay *relay);
+/* The container's socket does not take more now (kkm_request holds it): try again soon. */
+void connection_hold(struct connection *c);
 /* send() the first *len bytes that wait, lowered by what went; false where not all of them did. */
 bool connection_write(struct side *side, struct relay *relay, size_t *len);
 

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <dirent.h>
 #include <errno.h>
@@ -277,9 +278,20 @@ static void leave_out_programs(struct kakuremichi *skel)
 	bpf_map__set_autocreate(skel->maps.kkm_socks, false);
 }
 
+/* Asked only after a failure: reading all of the kernel's types takes a while. */
+static bool lacks_casts(void)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool lacks = btf && (btf__find_by_name_kind(btf, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) < 0 ||
+			     btf__find_by_name_kind(btf, "bpf_rdonly_cast", BTF_KIND_FUNC) < 0);
+
+	btf__free(btf);
+	return lacks;
+}
+
 static int load(struct datapath *datapath, char why[DATAPATH_WHY_LEN])
 {
-	int cpus = libbpf_num_possible_cpus();
+	int cpus = libbpf_num_possible_cpus(), err;
 
 	*libbpf_said = '\0';
 	datapath->skel = kakuremichi__open();
@@ -288,10 +300,16 @@ static int load(struct datapath *datapath, char why[DATAPATH_WHY_LEN])
 	size_maps(datapath, cpus > 0 ? (unsigned int)cpus : 1);
 	if (!datapath->options.programs)
 		leave_out_programs(datapath->skel);
-	if (kakuremichi__load(datapath->skel))
-		return explain(why, -errno, datapath->options.programs ? "loading BPF programs"
-								       : "creating BPF maps");
-	return 0;
+	if (!kakuremichi__load(datapath->skel))
+		return 0;
+	err = -errno;
+	if (!datapath->options.programs)
+		return explain(why, err, "creating BPF maps");
+	if (!lacks_casts())
+		return explain(why, err, "loading BPF programs");
+	snprintf(why, DATAPATH_WHY_LEN, "this kernel has no bpf_cast_to_kern_ctx and bpf_rdonly_cast, "
+					"which Linux 6.2 has brought");
+	return -EOPNOTSUPP;
 }
 
 static void *map_memory(const struct bpf_map *map, size_t *size)

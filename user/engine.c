@@ -60,6 +60,7 @@ static void claim_slot(struct engine_leg *leg, enum kkm_mode mode)
 	slot->short_up_bytes = slot->short_up_messages = 0;
 	slot->down_bytes = slot->up_bytes = 0;
 	slot->read_up = UINT64_MAX;
+	slot->put = slot->bulk = 0;
 	__atomic_store_n(&slot->leg, leg->cookie, __ATOMIC_SEQ_CST);
 }
 
@@ -200,8 +201,11 @@ uint64_t engine_queued(int client_fd)
  */
 void engine_set_bulk(struct engine_leg *leg, bool bulk)
 {
-	if (!leg->requests || leg->bulk == bulk || leg->engine != KKM_SOCKMAP ||
-	    (!bulk && leg->turns > MAX_TURNS))
+	if (!leg->requests || leg->engine != KKM_SOCKMAP || (!bulk && leg->turns > MAX_TURNS))
+		return;
+	leg->slot->bulk = bulk;
+	/* while what was put in may be unread, the program has to see that nothing overtakes it */
+	if (leg->bulk == bulk || (bulk && leg->slot->put))
 		return;
 	leg->bulk = bulk;
 	leg->turns++;
@@ -209,6 +213,17 @@ void engine_set_bulk(struct engine_leg *leg, bool bulk)
 		datapath_upstream_delete(leg->datapath, leg->cookie);
 	else if (datapath_upstream_add(leg->datapath, leg->cookie, leg->upstream_fd))
 		leg->bulk = true;
+}
+
+/*
+ * A socket whose message was dropped drops all that follow, without asking the program again
+ * (tcp_bpf_send_verdict() leaves psock->eval as it is): so it is given a new psock.
+ */
+void engine_retry(struct engine_leg *leg)
+{
+	datapath_upstream_delete(leg->datapath, leg->cookie);
+	if (datapath_upstream_add(leg->datapath, leg->cookie, leg->upstream_fd))
+		leg->bulk = true; /* the container has half-closed: what follows goes through TCP */
 }
 
 void engine_begin(struct engine_leg *leg)
@@ -241,7 +256,7 @@ void engine_leave(struct engine_leg *leg)
 	leg->engine = KKM_RELAY;
 	__atomic_exchange_n(&leg->slot->stop, 1, __ATOMIC_SEQ_CST);
 	wait_for_programs(leg);
-	if (leg->requests)
+	if (leg->requests && !leg->slot->put)
 		datapath_upstream_delete(leg->datapath, leg->cookie);
 	/* what it has not read of what was put into it would be gone with its entry */
 	if (!leg->requests || leg->slot->read_up == leg->slot->up_bytes)

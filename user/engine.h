@@ -81,6 +81,8 @@ bool engine_is_quiet(const struct engine_leg *leg);
 /* Bytes that have entered a connected client's send queue, ever; UINT64_MAX: it takes no more. */
 uint64_t engine_queued(int client_fd);
 
+/* send() to the container has said EACCES, which means not yet: to be called before the next one. */
+void engine_retry(struct engine_leg *leg);
 /* What is sent to the container is bulk now, or is not any more. */
 void engine_set_bulk(struct engine_leg *leg, bool bulk);
 /* From here on bytes are not looked at: an engine may carry them. All written ones are counted. */

@@ -212,6 +212,8 @@ bool exchange_pump(struct flow *flow, struct side *from, struct side *to, uint64
 		return false;
 	case RELAY_TARGET_FULL:
 		to->writable = false;
+		if (flow->relay.held)
+			connection_hold(from->connection);
 		return false;
 	case RELAY_SOURCE_ERROR:
 		from->reset = true;
@@ -294,10 +296,12 @@ static bool send_replay(struct connection *c)
 
 	if (n > 0)
 		replay->at += (size_t)n;
-	else if (errno == EAGAIN)
+	else if (errno == EAGAIN || errno == EACCES)
 		c->leg->side.writable = false;
 	else
 		c->leg->side.reset = c->leg->side.readable = true;
+	if (n < 0 && errno == EACCES)
+		connection_hold(c);
 	return n > 0;
 }
 

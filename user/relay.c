@@ -279,7 +279,8 @@ enum relay_result relay_pump(struct relay *relay, int from, int to, uint64_t *le
 	for (;;) {
 		ssize_t n = flush(relay, to, left);
 
-		if (is_again(n))
+		relay->held = n == -EACCES;
+		if (is_again(n) || relay->held)
 			return RELAY_TARGET_FULL;
 		if (n < 0)
 			return RELAY_TARGET_ERROR;

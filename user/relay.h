@@ -33,6 +33,7 @@ struct relay {
 	struct relay_pipe *pipe;     /* NULL while empty */
 	size_t piped;
 	bool bulk;
+	bool held;   /* the target is not full, but does not take it yet (EACCES, see kkm_request) */
 	bool ending; /* the source has signalled its end: a short read does not mean empty */
 	uint64_t bytes;	  /* written to the target so far */
 	uint64_t spliced; /* part of these, by splice(2) */

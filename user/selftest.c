@@ -69,6 +69,9 @@ static const struct selftest none = { .steps = {
 	[SELFTEST_PUT_EDGES] = { "requests: poll and epoll edges",
 				 "requests go through TCP: containers would sleep on",
 				 SELFTEST_REQUESTS },
+	[SELFTEST_PUT_LOWAT] = { "requests: SO_RCVLOWAT holds for what was put into a socket",
+				 "requests go through TCP: who waits for more wakes early, and "
+				 "MSG_WAITALL may return early", SELFTEST_REQUESTS },
 	[SELFTEST_PUT_ORDER] = { "requests: order between both ways",
 				 "requests go through TCP: bytes would be out of order",
 				 SELFTEST_REQUESTS },

@@ -550,6 +550,18 @@ static void try_memory(struct selftest_result *step, struct selftest_bench *benc
 	rig_close(&rig);
 }
 
+/* A message that is held goes when the reader has read all before it. */
+static bool send_or_read(struct rig *rig, size_t sent, size_t len, size_t *received)
+{
+	if (send_pattern(rig->upstream, sent, len, MSG_DONTWAIT))
+		return true;
+	if (errno != EACCES || !receive_pattern(rig->container, *received, sent - *received))
+		return false;
+	*received = sent;
+	engine_retry(&rig->leg);
+	return send_pattern(rig->upstream, sent, len, MSG_DONTWAIT);
+}
+
 /* Both ways by turns, while the reader is behind. */
 static void try_order(struct selftest_result *step, struct selftest_bench *bench)
 {
@@ -560,23 +572,38 @@ static void try_order(struct selftest_result *step, struct selftest_bench *bench
 	if (!rig_open(&rig, bench, true, KKM_STREAM, step))
 		return;
 	for (int i = 0; i < 60 && exact; i++) {
-		size_t len = 1 + (size_t)(i * 7919) % 3000, lag = sent - received;
+		size_t len = 1 + (size_t)(i * 7919) % 3000, read;
 
-		if (i % 15 == 4)
-			engine_set_bulk(&rig.leg, true);
-		if (i % 15 == 7)
-			engine_set_bulk(&rig.leg, false);
-		exact = send_pattern(rig.upstream, sent, len, MSG_DONTWAIT);
+		if (i % 15 == 4 || i % 15 == 9)
+			engine_set_bulk(&rig.leg, i % 15 == 4);
+		exact = send_or_read(&rig, sent, len, &received);
 		sent += len;
-		if (i % 3 == 2 && exact)
-			exact = receive_pattern(rig.container, received, i % 2 ? lag : lag / 2);
-		if (i % 3 == 2)
-			received += i % 2 ? lag : lag / 2;
+		read = i % 6 == 5 ? sent - received : i % 6 == 2 ? (sent - received) / 2 : 0;
+		exact = exact && receive_pattern(rig.container, received, read);
+		received += read;
 	}
 	exact = exact && receive_pattern(rig.container, received, sent - received);
 	selftest_say(step, exact && sent_so(&rig, true) && rig.leg.slot->short_up_bytes < sent,
 		     "%zu bytes %s, %llu of them put in", sent, exact ? "exact" : "out of order",
 		     (unsigned long long)rig.leg.slot->short_up_bytes);
+	rig_close(&rig);
+}
+
+/* A reader that wants more than there is, by SO_RCVLOWAT. */
+static void try_lowat(struct selftest_result *step, struct selftest_bench *bench)
+{
+	int wanted = 2 * SMALL;
+	struct rig rig;
+	bool early, then;
+
+	if (!rig_open(&rig, bench, true, KKM_STREAM, step))
+		return;
+	setsockopt(rig.container, SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof(wanted));
+	early = !send_pattern(rig.upstream, 0, SMALL, 0) || wait_for(rig.container, POLLIN, 0);
+	then = send_pattern(rig.upstream, SMALL, SMALL, 0) &&
+	       wait_for(rig.container, POLLIN, STALL_MS) && sent_so(&rig, true);
+	selftest_say(step, !early && then, "readable with %d of %d bytes: %s", SMALL, wanted,
+		     early ? "yes" : "no");
 	rig_close(&rig);
 }
 
@@ -611,6 +638,7 @@ void selftest_sockets(struct selftest *out, struct selftest_bench *bench)
 	try_fionread(&steps[SELFTEST_PUT_FIONREAD], bench, true);
 	try_splice(&steps[SELFTEST_PUT_SPLICE], bench, true);
 	try_edges(&steps[SELFTEST_PUT_EDGES], bench, true);
+	try_lowat(&steps[SELFTEST_PUT_LOWAT], bench);
 	try_order(&steps[SELFTEST_PUT_ORDER], bench);
 	try_half_close(&steps[SELFTEST_PUT_HALF_CLOSE], bench, true);
 	try_late(&steps[SELFTEST_LATE], bench);

@@ -433,6 +433,20 @@ static UNUSED int readable(int fd)
 	return n;
 }
 
+/* send() to the container; what is held is told as a full socket, and can be tried again. */
+static UNUSED ssize_t agent_sends(struct flow *flow, const void *data, size_t len, int flags)
+{
+	ssize_t n = send(flow->upstream, data, len, flags | MSG_NOSIGNAL);
+
+	if (n > 0)
+		engine_relayed(&flow->leg, 0, (uint64_t)n);
+	if (n < 0 && errno == EACCES) {
+		engine_retry(&flow->leg);
+		errno = EAGAIN;
+	}
+	return n;
+}
+
 /* The agent's own part: at most `len` passed bytes go on, and are counted behind their write. */
 static UNUSED size_t agent_relays(struct flow *flow, size_t len)
 {
