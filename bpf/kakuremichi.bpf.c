@@ -133,7 +133,7 @@ static __always_inline void enrol(struct bpf_sock_ops *ops, struct kkm_conn *con
 	if (!sk || !slot || slot->leg != leg)
 		return;
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp || tp->is_mptcp)
+	if (!tp || (bpf_core_field_exists(tp->is_mptcp) && tp->is_mptcp))
 		return;
 	if (!bpf_sk_storage_get(&kkm_socks, sk, &own, BPF_SK_STORAGE_GET_F_CREATE))
 		return;
@@ -236,14 +236,15 @@ static __always_inline bool to_client(struct sk_msg_md *msg, struct kkm_sock *ow
 	return false;
 }
 
-/* All that was promised of the answer by now: it is whole, or `left` bytes are to follow. */
+/*
+ * All that was promised of the answer by now: it is whole, or `left` bytes are to follow. This never sets
+ * goes_on, which the agent may have taken away since the message was looked at.
+ */
 static __always_inline void answer_promised(struct kkm_slot *slot, __u32 exchange, __u32 left)
 {
 	slot->left = left;
-	if (left) {
-		__sync_lock_test_and_set(&slot->goes_on, 1);
+	if (left)
 		return;
-	}
 	slot->goes_on = 0;
 	slot->whole_ns = bpf_ktime_get_ns();
 	COUNT(short_answers, 1);
@@ -269,6 +270,8 @@ static __always_inline bool begin_answer(struct sk_msg_md *msg, struct kkm_sock 
 		return false;
 	slot->status = head.status;
 	slot->begun = exchange;
+	if (size < all)
+		__sync_lock_test_and_set(&slot->goes_on, 1);
 	answer_promised(slot, exchange, all - size);
 	return true;
 }
@@ -341,13 +344,17 @@ int kkm_response(struct sk_msg_md *msg)
 		COUNT(short_bytes, msg->size);
 		COUNT(short_messages, 1);
 	} else {
-		__sync_fetch_and_add(&slot->passed, 1);
 		COUNT(passed_messages, 1);
 	}
-	/* up_bytes may be behind what has been put into the socket, never before it */
-	up_bytes = READ_ONCE(slot->up_bytes);
-	if (!READ_ONCE(tp->inet_conn.icsk_inet.sk.sk_backlog.rmem_alloc.counter))
-		slot->read_up = up_bytes;
+	/* the socket of a leg that was closed must not touch who has the slot now */
+	if (READ_ONCE(slot->leg) == own->leg) {
+		if (!taken)
+			__sync_fetch_and_add(&slot->passed, 1);
+		/* up_bytes may be behind what has been put into the socket, never before it */
+		up_bytes = READ_ONCE(slot->up_bytes);
+		if (!READ_ONCE(tp->inet_conn.icsk_inet.sk.sk_backlog.rmem_alloc.counter))
+			slot->read_up = up_bytes;
+	}
 	__sync_fetch_and_add(&slot->running, (__u32)-1);
 	return SK_PASS;
 }
@@ -362,6 +369,15 @@ static __always_inline bool tcp_is_empty(struct tcp_sock *from, struct tcp_sock 
 {
 	return from->snd_una == from->write_seq &&
 	       READ_ONCE(to->rcv_nxt) == READ_ONCE(to->copied_seq);
+}
+
+/*
+ * The container may be in send() or recv() and hold its socket while a page of its own is fetched, which
+ * can take long; putting something in waits for that (bpf_tcp_ingress() -> lock_sock()), TCP does not.
+ */
+static __always_inline bool is_free(struct sock *sk)
+{
+	return !sk->sk_lock.owned;
 }
 
 enum way {
@@ -395,8 +411,11 @@ static __always_inline enum way choose_way(struct sk_msg_md *msg, struct tcp_soc
 	sk = kernel_msg->sk_redir;
 	to = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
 	unread = sk ? sk->sk_backlog.rmem_alloc.counter : 0;
-	if (sk && !leaving && tcp_is_empty(tp, to) && !to->inet_conn.icsk_ulp_ops &&
-	    unread + msg->size < sk->sk_rcvbuf)
+	if (!unread)
+		slot->puts = 0;
+	if (sk && !leaving && is_free(sk) && tcp_is_empty(tp, to) &&
+	    !to->inet_conn.icsk_ulp_ops && unread + msg->size < sk->sk_rcvbuf &&
+	    slot->puts < KKM_UNREAD_MESSAGES)
 		return PUT;
 	if (slot->put && unread)
 		return HELD;
@@ -431,6 +450,7 @@ int kkm_request(struct sk_msg_md *msg)
 	switch (choose_way(msg, tp, own, slot)) {
 	case PUT:
 		slot->put = 1;
+		slot->puts++;
 		slot->short_up_bytes += msg->size;
 		slot->short_up_messages++;
 		COUNT(short_up_bytes, msg->size);
@@ -441,6 +461,12 @@ int kkm_request(struct sk_msg_md *msg)
 		return SK_DROP;
 	case TCP:
 		slot->put = 0;
+		/*
+		 * A reader with MSG_WAITALL that has begun with TCP does not look at what is put in: the
+		 * rest of this request goes the same way.
+		 */
+		if (slot->mode == KKM_HTTP)
+			slot->bulk = 1;
 		COUNT(passed_up_messages, 1);
 		break;
 	}

@@ -23,6 +23,8 @@
 
 /* A message of more is bulk, which splice(2) carries better: it is passed. */
 #define KKM_SHORT_MESSAGE 32768
+/* Of these so many may be unread in a container's socket: each costs the kernel 1 KiB, if it is one byte. */
+#define KKM_UNREAD_MESSAGES 64
 /* An answer whose head comes alone is begun by the short way only with a body up to this. */
 #define KKM_SHORT_BODY 32768
 
@@ -162,8 +164,10 @@ struct kkm_slot {
 	__u64 up_bytes;		/* agent: after each write */
 	__u64 read_up;		/* programs: up_bytes, when the container had nothing unread */
 	__u32 put;		/* programs: the last bytes to the container were put into its socket */
-	__u32 bulk;		/* agent: what it sends shall go through TCP */
-	__u64 unused[7];
+	__u32 bulk;		/* both: what the agent sends shall go through TCP; the agent ends that */
+	__u32 puts;		/* programs: messages put in since the container was seen to have read all */
+	__u32 unused4;
+	__u64 unused[6];
 };
 
 /* kkm_pending: what tells the container's end of a connection that is being opened. */

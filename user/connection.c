@@ -26,7 +26,7 @@
 #define RESET_MS 5000	   /* without progress: for what was received before a reset */
 #define LOOK_MS 1000
 #define HELD_MAX_MS 16
-#define PROMISE_US 1000000 /* for what an engine has promised; microseconds are enough */
+#define PROMISE_US 250000 /* for what an engine has promised; microseconds are enough */
 #define DRAIN_HEAD_MS 1000 /* for a request that may be on its way when the agent stops */
 
 uint64_t connection_now_ms(const struct connection *c)
@@ -394,6 +394,10 @@ void connection_pass_reset(struct connection *c)
 	struct side *to = surviving(c);
 	int lowat = 1;
 
+	if (c->armed)
+		exchange_take_answer(c);
+	if (c->state == CLOSED)
+		return;
 	engine_leave(&c->leg->engine);
 	if (to->io.fd < 0 || to->reset || !unsent(to)) {
 		connection_close(c, true);

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#define PROGRAMS_MS 500 /* for a program that was preempted */
 #define MAX_TURNS 16	/* between bulk and small; more of them cost more than they save */
 #define TCP_CLOSE 7	/* of include/net/tcp_states.h */
 
@@ -60,8 +61,16 @@ static void claim_slot(struct engine_leg *leg, enum kkm_mode mode)
 	slot->short_up_bytes = slot->short_up_messages = 0;
 	slot->down_bytes = slot->up_bytes = 0;
 	slot->read_up = UINT64_MAX;
-	slot->put = slot->bulk = 0;
+	slot->put = slot->bulk = slot->puts = 0;
 	__atomic_store_n(&slot->leg, leg->cookie, __ATOMIC_SEQ_CST);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 /*
@@ -70,14 +79,13 @@ static void claim_slot(struct engine_leg *leg, enum kkm_mode mode)
  */
 static bool wait_for_programs(struct engine_leg *leg)
 {
-	struct timespec now, begun = { 0 };
+	uint64_t begun_ms = 0;
 
 	for (unsigned int i = 0; __atomic_load_n(&leg->slot->running, __ATOMIC_SEQ_CST); i++) {
-		if (i % 1024 == 1) {
-			clock_gettime(CLOCK_MONOTONIC, &now);
-			if (!begun.tv_sec)
-				begun = now;
-			if (now.tv_sec - begun.tv_sec > 1)
+		if (i % 64 == 1) {
+			if (!begun_ms)
+				begun_ms = now_ms();
+			if (now_ms() - begun_ms > PROGRAMS_MS)
 				return false;
 		}
 		sched_yield();
@@ -167,7 +175,7 @@ bool engine_take_answer(struct engine_leg *leg, struct engine_answer *out)
 	/* a program that was armed by then may still begin the answer; later ones may go on with it */
 	ended = wait_for_programs(leg);
 	__atomic_exchange_n(&slot->goes_on, 0, __ATOMIC_SEQ_CST);
-	ended = wait_for_programs(leg) && ended;
+	ended = ended && wait_for_programs(leg);
 	out->begun = slot->begun == leg->exchange;
 	out->status = slot->status;
 	out->left = engine_has_answered(leg) ? 0 : slot->left;
@@ -251,15 +259,17 @@ uint64_t engine_moved(const struct engine_leg *leg)
 
 void engine_leave(struct engine_leg *leg)
 {
+	bool ended;
+
 	if (leg->engine != KKM_SOCKMAP)
 		return;
 	leg->engine = KKM_RELAY;
 	__atomic_exchange_n(&leg->slot->stop, 1, __ATOMIC_SEQ_CST);
-	wait_for_programs(leg);
+	ended = wait_for_programs(leg);
 	if (leg->requests && !leg->slot->put)
 		datapath_upstream_delete(leg->datapath, leg->cookie);
-	/* what it has not read of what was put into it would be gone with its entry */
-	if (!leg->requests || leg->slot->read_up == leg->slot->up_bytes)
+	/* what it has not read of what was put into it would be gone with its entry; undoing needs it */
+	if (ended && (!leg->slot->short_up_bytes || leg->slot->read_up == leg->slot->up_bytes))
 		datapath_container_delete(leg->datapath, leg->cookie);
 }
 

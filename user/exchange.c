@@ -294,12 +294,14 @@ static bool send_replay(struct connection *c)
 	ssize_t n = send(c->leg->side.io.fd, replay->data + replay->at, replay->len - replay->at,
 			 MSG_NOSIGNAL);
 
-	if (n > 0)
+	if (n > 0) {
 		replay->at += (size_t)n;
-	else if (errno == EAGAIN || errno == EACCES)
+		engine_relayed(&c->leg->engine, 0, (uint64_t)n);
+	} else if (errno == EAGAIN || errno == EACCES) {
 		c->leg->side.writable = false;
-	else
+	} else {
 		c->leg->side.reset = c->leg->side.readable = true;
+	}
 	if (n < 0 && errno == EACCES)
 		connection_hold(c);
 	return n > 0;

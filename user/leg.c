@@ -364,6 +364,7 @@ static int send_proxy_header(struct connection *c)
 	n = send(c->leg->side.io.fd, header, size, MSG_NOSIGNAL);
 	if (n < 0)
 		return -errno;
+	engine_relayed(&c->leg->engine, 0, (uint64_t)n);
 	return (size_t)n == size ? 0 : -EIO;
 }
 

@@ -53,6 +53,8 @@ static int listen_one(const struct sockaddr_storage *address, bool first, int *o
 	if (!err) {
 		/* inherited by what is accepted */
 		set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+		/* what kkm_response takes for room has to be room, whatever the host's default is */
+		set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, -1);
 		connection_bound_buffers(fd);
 		if (listen(fd, BACKLOG))
 			err = -errno;

@@ -15,6 +15,7 @@ struct sock {
 	signed int sk_wmem_queued;
 	signed int sk_rcvbuf;
 	struct { struct { signed int counter; } rmem_alloc; } sk_backlog;
+	struct { signed int owned; } sk_lock;
 };
 
 struct inet_sock {
