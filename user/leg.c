@@ -193,7 +193,7 @@ void leg_release(struct connection *c)
 
 /*
  * On a kernel where an enrolled socket's application cannot ask how much waits for it (FIONREAD), it
- * gets only what any application takes in one read. What does not go through TCP is not concerned.
+ * gets only what any application takes in one read. Who forces requests has been warned, and has the label.
  */
 static bool is_safe_to_read(const struct connection *c)
 {

@@ -38,7 +38,8 @@ static const struct selftest none = { .steps = {
 			     "no container's socket would be found" },
 	[SELFTEST_FIONREAD] = { "FIONREAD on an enrolled socket",
 				"who reads by it stalls (nginx on uploads); forced, only requests "
-				"that one read takes are sent to enrolled sockets" },
+				"that one read takes are sent to enrolled sockets, unless requests "
+				"are forced too" },
 	[SELFTEST_SPLICE] = { "splice(2) from an enrolled socket",
 			      "who reads by it stalls (HAProxy)" },
 	[SELFTEST_EDGES] = { "poll and epoll edges of an enrolled socket",
