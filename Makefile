@@ -49,7 +49,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CFLAGS := -std=gnu17 -O2 -g $(WARN) -D_GNU_SOURCE -Iuser -Ibpf -fno-sanitize-recover=all \
 	       -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp
 
-.PHONY: all help install uninstall deps demo check check-unit check-prog check-e2e check-long check-kernels \
+.PHONY: all help install uninstall deps deps-all demo check check-unit check-prog check-e2e check-long check-kernels \
 	selftests fuzzers fuzz bench clean
 .DELETE_ON_ERROR:
 .PRECIOUS: $(O)/%.o $(O)/%.bpf.o
@@ -144,6 +144,9 @@ fuzzers: $(FUZZ:%=$(O)/fuzz/%)
 deps:
 	@scripts/deps
 
+deps-all:
+	@scripts/deps --all
+
 # These three must work on a machine on which nothing is installed yet, so make is called again
 # once the dependencies are there.
 demo: deps
@@ -162,7 +165,7 @@ check-long: deps
 	$(Q)$(MAKE) --no-print-directory fuzzers
 	$(Q)selftests/run --long
 
-check-kernels: deps
+check-kernels: deps-all
 	$(Q)$(MAKE) --no-print-directory all $(PROG:%=$(O)/prog_tests/%)
 	$(Q)selftests/kernels/run
 
@@ -170,7 +173,7 @@ fuzz: deps
 	$(Q)$(MAKE) --no-print-directory fuzzers
 	$(Q)selftests/fuzz/run $(FUZZ_SECONDS)
 
-bench: deps
+bench: deps-all
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)selftests/bench/run
 

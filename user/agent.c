@@ -255,7 +255,7 @@ static void warn_of_failures(const struct selftest *selftest)
 	for (int i = 0; i < SELFTEST_STEPS; i++) {
 		const struct selftest_result *step = &selftest->steps[i];
 
-		if (step->gate == SELFTEST_SHORT && !step->passed && !step->absent)
+		if (step->gate <= SELFTEST_STREAMS && !step->passed && !step->absent)
 			log_warn("sockmap is forced, though the self-test failed", "step",
 				 step->name, "detail", step->run ? step->detail : "not run",
 				 "consequence", step->consequence, NULL);
@@ -325,6 +325,8 @@ static void choose_engine(struct agent *agent)
 	if (!passed && (wanted == DATAPATH_AUTO || !selftest.steps[SELFTEST_LOAD].passed))
 		return;
 	agent->shared.engine = KKM_SOCKMAP;
+	agent->shared.streams = wanted == DATAPATH_SOCKMAP ||
+				selftest_allows(&selftest, SELFTEST_STREAMS);
 	agent->shared.small_reads = !selftest.steps[SELFTEST_FIONREAD].passed;
 	agent->shared.requests = choose_requests(agent->config->sockmap_requests, &selftest);
 }

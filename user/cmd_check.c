@@ -199,14 +199,17 @@ static void check_listeners(struct check *check, const struct config *config)
 			"free the address, or give another one with --admin");
 }
 
-static const char *requests_carried(const struct config *config, const struct selftest *selftest)
+static const char *carried(const struct config *config, const struct selftest *selftest)
 {
+	bool streams = config->datapath == DATAPATH_SOCKMAP ||
+		       selftest_allows(selftest, SELFTEST_STREAMS);
 	bool allowed = selftest_allows(selftest, SELFTEST_REQUESTS);
 
 	if (config->sockmap_requests == REQUESTS_ON)
 		allowed = selftest->steps[SELFTEST_PUT_MEMORY].passed;
-	return allowed && config->sockmap_requests != REQUESTS_OFF ? "answers and requests"
-								   : "answers only";
+	if (allowed && config->sockmap_requests != REQUESTS_OFF)
+		return streams ? "answers, streams and requests" : "answers and requests";
+	return streams ? "answers and streams" : "answers only";
 }
 
 static void check_engines(struct check *check, const struct config *config)
@@ -230,7 +233,7 @@ static void check_engines(struct check *check, const struct config *config)
 		 selftest.steps[SELFTEST_LOAD].passed);
 	snprintf(detail, sizeof(detail), "--datapath %s takes %s%s; self-test in %u ms",
 		 config_datapath_names[config->datapath], taken ? "sockmap, for " : "relay",
-		 taken ? requests_carried(config, &selftest) : "", selftest.ms);
+		 taken ? carried(config, &selftest) : "", selftest.ms);
 	report(check, "engine sockmap", passed, false, detail,
 	       "auto does not choose it on this kernel");
 	report(check, "engine handover", false, false, "not part of this version", "");

@@ -206,7 +206,8 @@ static bool want_sockmap(const struct connection *c, const struct route_backend 
 {
 	return atomic_load_explicit(&c->worker->shared->engine, memory_order_relaxed) ==
 		       KKM_SOCKMAP &&
-	       !backend->no_sockmap && !c->tls && c->request.keep_alive && is_safe_to_read(c);
+	       !backend->no_sockmap && !c->tls && c->request.keep_alive &&
+	       (!c->request.upgrade || c->worker->shared->streams) && is_safe_to_read(c);
 }
 
 /* An idle leg's descriptor, or slot, is worth less than a request. */
@@ -429,7 +430,7 @@ static bool suits(const struct connection *c, const struct leg *leg,
 		/* only a new one can be enrolled: worth it for a stream, or if answers stay small */
 		return !(c->request.upgrade || (leg->left_bulk && leg->small >= SMALL_ANSWERS)) ||
 		       !want_sockmap(c, backend);
-	return is_safe_to_read(c);
+	return is_safe_to_read(c) && (!c->request.upgrade || c->worker->shared->streams);
 }
 
 static struct leg *find_leg(const struct connection *c, const struct route *route)

@@ -26,6 +26,7 @@ enum selftest_step {
 	SELFTEST_KTLS,
 	SELFTEST_MPTCP,
 	SELFTEST_LATE,
+	SELFTEST_BLOCKED,
 	SELFTEST_PUT_MEMORY,
 	SELFTEST_PUT_FIONREAD,
 	SELFTEST_PUT_SPLICE,
@@ -38,7 +39,8 @@ enum selftest_step {
 
 enum selftest_gate {
 	SELFTEST_SHORT,	   /* the short way at all */
-	SELFTEST_REQUESTS, /* requests by it too */
+	SELFTEST_STREAMS,  /* connections behind a 101, too */
+	SELFTEST_REQUESTS, /* requests by it, too */
 	SELFTEST_NOTHING,  /* what it would be needed for is never done */
 };
 
@@ -57,7 +59,7 @@ struct selftest {
 /* Run all. `cgroup`: the cgroup v2 root of the containers, or NULL. Never fails: a step says why. */
 void selftest_run(struct selftest *out, const char *cgroup);
 
-/* Has every step passed that this needs? For SELFTEST_REQUESTS, those of SELFTEST_SHORT too. */
+/* Has every step passed that this needs? Those of SELFTEST_SHORT are needed for all. */
 bool selftest_allows(const struct selftest *selftest, enum selftest_gate gate);
 
 /* Is somebody else on this host using a sockmap? Says who. */

@@ -465,59 +465,105 @@ static void try_mptcp(struct selftest_result *step, struct selftest_bench *bench
 	close(listener);
 }
 
-/* Enrolled too late. */
+/* A reader that blocks, in a thread of its own. */
+
+struct reader {
+	int fd;
+	ssize_t n;
+	_Atomic pid_t tid; /* once it is about to read */
+};
 
 static void *read_one(void *ctx)
 {
-	int fd = *(int *)ctx;
-	char byte;
+	struct reader *reader = ctx;
+	char data[SMALL];
 
-	recv(fd, &byte, 1, 0);
+	reader->tid = gettid();
+	reader->n = recv(reader->fd, data, sizeof(data), 0);
 	return NULL;
 }
 
-/* Is the only other thread of this process asleep? */
-static bool reader_sleeps(void)
+/* Does this thread wait in the kernel for data to come? */
+static bool is_asleep(pid_t tid)
 {
 	char line[256] = "", path[64];
 	FILE *file;
 
-	for (int i = 1; i < 4; i++) {
-		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", getpid() + i);
-		file = fopen(path, "re");
-		if (!file)
-			continue;
-		if (!fgets(line, sizeof(line), file))
-			*line = '\0';
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	file = fopen(path, "re");
+	if (file && !fgets(line, sizeof(line), file))
+		*line = '\0';
+	if (file)
 		fclose(file);
-		return strstr(line, ") S ") != NULL;
-	}
+	return strstr(line, ") S ");
+}
+
+static bool start_reader(struct reader *reader, int fd, pthread_t *thread)
+{
+	uint64_t end_ms = now_ms() + STEP_MS;
+
+	reader->fd = fd;
+	reader->tid = 0;
+	if (fd < 0 || pthread_create(thread, NULL, read_one, reader))
+		return false;
+	while ((!reader->tid || !is_asleep(reader->tid)) && now_ms() < end_ms)
+		sched_yield();
 	return true;
 }
 
-static void try_late(struct selftest_result *step, struct selftest_bench *bench)
+static bool reader_wakes(pthread_t thread)
 {
-	int near = connect_to(&bench->address), far = accept_from(bench->listener), err;
 	struct timespec end;
-	pthread_t reader;
-	bool woke;
 
-	if (near < 0 || far < 0 || pthread_create(&reader, NULL, read_one, &far)) {
-		selftest_say(step, false, "sockets of our own: %s", strerror(errno));
-		return;
-	}
-	for (int i = 0; i < 100 && !reader_sleeps(); i++)
-		sched_yield();
-	err = datapath_enrol(bench->datapath, 1, far, near, 0, SELFTEST_CONNS - 1);
-	send_pattern(near, 0, SMALL, 0);
 	clock_gettime(CLOCK_REALTIME, &end);
 	end.tv_nsec += STALL_MS * 1000000L;
 	end.tv_sec += end.tv_nsec / 1000000000L;
 	end.tv_nsec %= 1000000000L;
-	woke = !pthread_timedjoin_np(reader, NULL, &end);
+	return !pthread_timedjoin_np(thread, NULL, &end);
+}
+
+/* tcp_bpf_recvmsg() takes any wake-up for the end of the wait. */
+static void try_blocked(struct selftest_result *step, struct selftest_bench *bench)
+{
+	struct reader reader;
+	struct rig rig;
+	pthread_t thread;
+	bool early;
+
+	if (!rig_open(&rig, bench, false, KKM_STREAM, step))
+		return;
+	if (!start_reader(&reader, rig.container, &thread)) {
+		selftest_say(step, false, "no thread: %s", strerror(errno));
+		rig_close(&rig);
+		return;
+	}
+	shutdown(rig.container, SHUT_WR);
+	early = reader_wakes(thread);
+	if (!early) {
+		send_pattern(rig.upstream, 0, SMALL, 0);
+		early = !reader_wakes(thread) || reader.n != SMALL;
+	}
+	selftest_say(step, !early, "%s", early ? "recv() comes back without a byte" : "it reads on");
+	rig_close(&rig);
+}
+
+/* Enrolled too late. A reader that sleeps on goes with this process. */
+static void try_late(struct selftest_result *step, struct selftest_bench *bench)
+{
+	static struct reader reader;
+	int near = connect_to(&bench->address), far = accept_from(bench->listener), err;
+	pthread_t thread;
+	bool woke;
+
+	if (near < 0 || !start_reader(&reader, far, &thread)) {
+		selftest_say(step, false, "sockets of our own: %s", strerror(errno));
+		return;
+	}
+	err = datapath_enrol(bench->datapath, 1, far, near, 0, SELFTEST_CONNS - 1);
+	send_pattern(near, 0, SMALL, 0);
+	woke = reader_wakes(thread);
 	selftest_say(step, woke && !err, "the reader %s%s", woke ? "wakes" : "sleeps on",
 		     err ? ", and it could not be enrolled" : "");
-	/* a reader that sleeps on goes with this process */
 }
 
 /* Memory and order of what is put into a socket. */
@@ -641,5 +687,6 @@ void selftest_sockets(struct selftest *out, struct selftest_bench *bench)
 	try_lowat(&steps[SELFTEST_PUT_LOWAT], bench);
 	try_order(&steps[SELFTEST_PUT_ORDER], bench);
 	try_half_close(&steps[SELFTEST_PUT_HALF_CLOSE], bench, true);
+	try_blocked(&steps[SELFTEST_BLOCKED], bench);
 	try_late(&steps[SELFTEST_LATE], bench);
 }

@@ -19,7 +19,8 @@ struct worker_shared {
 	const struct config *config;
 	struct datapath *datapath; /* or NULL */
 	_Atomic enum kkm_engine engine; /* the one to try first */
-	bool requests;		  /* it may carry requests too */
+	bool requests;		  /* it may carry requests too, */
+	bool streams;		  /* and what comes behind a 101 */
 	bool small_reads;	  /* enrolled sockets are sent only what one read takes */
 	atomic_uint *connections; /* of all workers, against config->max_connections */
 	atomic_uint *legs;	  /* connections to containers, against config->max_legs */
