@@ -10,6 +10,7 @@
 
 #define PIECES 40
 #define PIECE 100
+#define FEW_ROUNDS 2000 /* in two seconds; real processors make thousands */
 
 /* As flow_standard(), in HTTP, and requests may be put into the container's socket. */
 static void flow_requests(struct fixture *f, struct flow *flow)
@@ -84,7 +85,7 @@ static void take_in_the_middle(struct flow *flow, struct writer *w, unsigned int
 
 CASE(taken_in_the_middle)
 {
-	unsigned int middle = 0, seed = (unsigned int)now_ms();
+	unsigned int rounds = 0, middle = 0, seed = (unsigned int)now_ms();
 	uint64_t end_ms = now_ms() + 2000;
 	struct flow flow;
 	struct writer w = { .flow = &flow };
@@ -92,12 +93,14 @@ CASE(taken_in_the_middle)
 
 	DO(flow_start(f, &flow, false, true));
 	ASSERT_EQ(pthread_create(&thread, NULL, write_pieces, &w), 0);
-	while (!tap_failure && now_ms() < end_ms)
+	for (; !tap_failure && now_ms() < end_ms; rounds++)
 		take_in_the_middle(&flow, &w, (unsigned int)rand_r(&seed) % 32000, &middle);
 	atomic_store(&w.turn, -1);
 	pthread_join(thread, NULL);
-	printf("# %u answers were taken in their middle\n", middle);
-	if (!tap_failure)
+	printf("# %u of %u answers were taken in their middle\n", middle, rounds);
+	if (!tap_failure && !middle && rounds < FEW_ROUNDS)
+		tap_skipped = "an emulator, in which nothing happens at the same time";
+	else if (!tap_failure)
 		ASSERT_TRUE(middle > 50);
 	flow_close(&flow);
 }
