@@ -112,9 +112,18 @@ def message(number):
 class Log:
     def __init__(self):
         self.events = []
+        self.ends = {}
 
     def add(self, event, **attributes):
         self.events.append({"event": event, **attributes})
+        if event == "end":
+            self.ends[attributes["peer"]] = self.events[-1]
+
+    def begins(self, peer):
+        """A port is used again after a while: how that connection ended is not this one's end."""
+        earlier = self.ends.pop(peer, None)
+        if earlier:
+            earlier["peer"] = "earlier " + peer
 
     def text(self):
         return "".join(json.dumps(event) + "\n" for event in list(self.events))
@@ -130,6 +139,7 @@ class Connection:
     def __init__(self, sock):
         self.sock = sock
         self.peer = "%s:%d" % sock.getpeername()[:2]
+        LOG.begins(self.peer)
         # A timeout makes the socket non-blocking underneath, as servers with an event loop have it.
         sock.settimeout(120)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
