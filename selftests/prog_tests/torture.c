@@ -417,10 +417,12 @@ static bool wait_bytes(struct writer *w, bool by_edges)
 {
 	struct epoll_event event;
 
-	if (by_edges ? epoll_wait(w->epoll, &event, 1, STALL_MS) == 1 :
-		       poll(&(struct pollfd){ .fd = w->fd, .events = POLLIN }, 1, STALL_MS) == 1)
-		return true;
-	fail(w->round, "nothing comes", w->way->name);
+	/* its writer may wait for the other direction: whether anything moves is the agent's to watch */
+	while (!w->round->failed) {
+		if (by_edges ? epoll_wait(w->epoll, &event, 1, 1000) == 1 :
+			       poll(&(struct pollfd){ .fd = w->fd, .events = POLLIN }, 1, 1000) == 1)
+			return true;
+	}
 	return false;
 }
 
@@ -458,9 +460,7 @@ static void *reads(void *argument)
 		if (how == READ_BLOCKING) {
 			begun_ms = now_ms();
 			n = read_once(w, most, 0);
-			if (n < 0 && now_ms() - begun_ms >= STALL_MS)
-				fail(w->round, "nothing comes to a blocked reader", w->way->name);
-			early += n < 0;
+			early += n < 0 && now_ms() - begun_ms < STALL_MS;
 			continue;
 		}
 		if (how == READ_EDGES) { /* what came before gives no edge: first to its end */
