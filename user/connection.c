@@ -679,10 +679,8 @@ static void held_fire(struct loop_timer *timer)
 	struct connection *c =
 		(struct connection *)((char *)timer - offsetof(struct connection, held));
 
-	if (c->leg) {
-		engine_retry(&c->leg->engine);
-		c->leg->side.writable = true;
-	}
+	engine_retry(&c->leg->engine);
+	c->leg->side.writable = true;
 	run(c);
 }
 

@@ -147,6 +147,7 @@ void engine_open(struct engine_leg *leg, struct datapath *datapath, struct engin
 	if (datapath_conn_add(datapath, leg->cookie, &conn)) {
 		release_slot(leg);
 		leg->engine = KKM_RELAY;
+		leg->requests = false;
 	}
 }
 
@@ -229,6 +230,8 @@ void engine_set_bulk(struct engine_leg *leg, bool bulk)
  */
 void engine_retry(struct engine_leg *leg)
 {
+	if (!leg->requests)
+		return;
 	datapath_upstream_delete(leg->datapath, leg->cookie);
 	if (datapath_upstream_add(leg->datapath, leg->cookie, leg->upstream_fd))
 		leg->bulk = true; /* the container has half-closed: what follows goes through TCP */

@@ -117,6 +117,7 @@ void leg_close(struct leg *leg, bool reset)
 	if (c->leg == leg) {
 		c->leg = NULL;
 		c->armed = false;
+		loop_timer_clear(c->worker->loop, &c->held);
 	}
 	loop_defer(c->worker->loop, &leg->task);
 }
@@ -179,6 +180,7 @@ void leg_release(struct connection *c)
 		leg->used = true;
 		leg->small = connection_answered_bytes(c) < RELAY_BULK ? leg->small + 1 : 0;
 		make_idle(leg);
+		loop_timer_clear(c->worker->loop, &c->held);
 		/* an engine's answer may have been noticed late, a second at most */
 		if (c->carried_ns && c->carried_ns / 1000000 < leg->idle_since_ms)
 			leg->idle_since_ms = c->carried_ns / 1000000;
