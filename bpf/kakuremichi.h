@@ -10,12 +10,14 @@
 #include <linux/types.h>
 
 /* Raised with every change of a pinned map's layout; old pins are replaced, never reinterpreted. */
-#define KKM_LAYOUT 3
+#define KKM_LAYOUT 4
 
 #define KKM_DOMAIN_LEN 256	/* a DNS name has at most 253 characters */
 #define KKM_NAME_LEN 128
 #define KKM_ID_LEN 72		/* a container's id has 64 hexadecimal digits */
 #define KKM_REASON_LEN 256
+#define KKM_SERVICE_LEN 64	/* a DNS label has at most 63 characters */
+#define KKM_VIA_LEN 160
 
 #define KKM_MAX_ROUTES 16384
 #define KKM_MAX_REJECTED 1024
@@ -83,6 +85,8 @@ struct kkm_backend {
 	char container[KKM_NAME_LEN];
 	char id[KKM_ID_LEN];
 	char description[KKM_REASON_LEN];
+	char service[KKM_SERVICE_LEN];	/* of several of one container; empty: the labels without a name */
+	char via[KKM_VIA_LEN];	/* how the address was chosen */
 };
 
 /* kkm_rejected: who is not routed, and why. */
@@ -245,7 +249,9 @@ struct kkm_meta {
 	X(passed_up_messages, "messages to enrolled sockets that went through TCP")                \
 	X(held_up_messages, "messages that had to wait until the container had read")              \
 	X(promises_late, "times the agent had to wait for bytes that the kernel had promised")     \
-	X(promises_broken, "connections reset, since such bytes did not come")
+	X(promises_broken, "connections reset, since such bytes did not come")                     \
+	X(legs_cut, "connections to containers cut: gone, or stopping for the drain's time")       \
+	X(table_updates, "times the table of routes was built anew")
 
 struct kkm_stats {
 #define KKM_STATS_MEMBER(name, help) __u64 name;

@@ -24,11 +24,13 @@
 #define SPARE_FILES 256 /* descriptors that are no connection's */
 #define FILES_A_CONNECTION 3
 #define WATCH_MS 10000
+#define FIRST_LIST_MS 60000
 
 struct agent {
 	struct config *config;
 	struct loop *loop;
 	struct http *http;
+	struct host *host;
 	struct docker *docker;
 	struct datapath *datapath;
 	struct admin *admin_local, *admins[CONFIG_MAX_LISTEN];
@@ -36,11 +38,12 @@ struct agent {
 	struct worker *workers[CONFIG_MAX_WORKERS];
 	struct route_table *table;
 	struct loop_io signals;
-	struct loop_timer drain_end, watch;
+	struct loop_timer drain_end, watch, first_list;
 	struct worker_socket *listen; /* of each bound address, one for each worker */
 	unsigned int listen_count, http_count;
 	atomic_uint ended, connections, legs;
 	bool draining, forced, made_run_dir, chose_sockmap;
+	bool waited; /* long enough for Docker's first list */
 	uint64_t started_ms;
 };
 
@@ -49,6 +52,14 @@ static uint64_t realtime_ms(void)
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static uint64_t monotonic_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
@@ -136,11 +147,42 @@ static void log_differences(const struct route_table *before, const struct route
 	}
 }
 
+static bool listens(const struct config_listen *listen, const struct sockaddr_storage *address,
+		    struct host *host)
+{
+	for (unsigned int i = 0; i < listen->count; i++) {
+		const struct sockaddr_storage *own = &listen->addresses[i];
+
+		if (own->ss_family != address->ss_family ||
+		    address_port(own) != address_port(address))
+			continue;
+		if (address_equal(own, address) ||
+		    (address_is_wildcard(own) && host_is_own(host, address)))
+			return true;
+	}
+	return false;
+}
+
+static bool is_own_listener(void *ctx, const struct sockaddr_storage *address)
+{
+	const struct agent *agent = ctx;
+	const struct config *config = agent->config;
+
+	return listens(&config->http, address, agent->host) ||
+	       listens(&config->tls, address, agent->host) ||
+	       listens(&config->admin, address, agent->host);
+}
+
 /* Build, and write to the maps; where these are fuller than they should be, with fewer routes. */
 static int build_table(struct agent *agent, const struct route_source **sources, size_t count,
 		       bool ready, struct route_table **out)
 {
-	struct route_limits limits = { agent->config->max_routes, agent->config->max_routes };
+	struct route_limits limits = {
+		.routes = agent->config->max_routes,
+		.backends = agent->config->max_routes,
+		.is_own = is_own_listener,
+		.ctx = agent,
+	};
 	struct route_table *previous = agent->table ? route_table_get(agent->table) : NULL;
 	struct route_table *table = NULL;
 	int err;
@@ -177,17 +219,34 @@ static void rebuild(void *ctx)
 		err = docker_sources(agent->docker, &sources, &count);
 	}
 	if (!err)
-		err = build_table(agent, sources, count, docker.ready, &table);
+		err = build_table(agent, sources, count, docker.ready || agent->waited, &table);
 	free(sources);
 	if (err) {
 		log_error("Routes not updated", "error", strerror(-err), NULL);
 		return;
 	}
 	log_differences(agent->table, table);
+	agent->workers[0]->stats->table_updates++; /* a member that the worker does not touch */
+	agent->shared.leaving = route_mark_leaving(agent->table, table, monotonic_ms());
 	for (unsigned int i = 0; i < agent->config->workers; i++)
 		worker_set_table(agent->workers[i], table);
 	route_table_put(&agent->table);
 	agent->table = table;
+}
+
+/* A Docker that does not come is no reason to promise for ever that a domain may. */
+static void first_list_fire(struct loop_timer *timer)
+{
+	struct agent *agent = (struct agent *)((char *)timer - offsetof(struct agent, first_list));
+	struct docker_status docker;
+
+	docker_status(agent->docker, &docker);
+	if (docker.ready)
+		return;
+	agent->waited = true;
+	log_warn("Docker has not been read in time: domains that are not known get 404 from now on",
+		 "#after_ms", log_number(FIRST_LIST_MS), NULL);
+	rebuild(agent);
 }
 
 /* Listeners. */
@@ -702,6 +761,7 @@ static int open_docker(struct agent *agent)
 	struct docker_options options = {
 		.unix_socket = agent->config->docker_unix,
 		.tcp = agent->config->docker_tcp,
+		.host = agent->host,
 		.changed = rebuild,
 		.ctx = agent,
 	};
@@ -711,6 +771,7 @@ static int open_docker(struct agent *agent)
 		log_info("Docker discovery disabled", NULL);
 		return 0;
 	}
+	loop_timer_set(agent->loop, &agent->first_list, FIRST_LIST_MS);
 	err = http_new(agent->loop, &agent->http);
 	return err ? err : docker_new(agent->loop, agent->http, &options, &agent->docker);
 }
@@ -735,7 +796,10 @@ static int start(struct agent *agent)
 	agent->signals.fd = -1;
 	agent->drain_end.fire = drain_end_fire;
 	agent->watch.fire = watch_fire;
+	agent->first_list.fire = first_list_fire;
 	err = watch_signals(agent);
+	if (!err)
+		err = host_new(agent->loop, &agent->host);
 	if (!err)
 		err = bind_listeners(agent);
 	if (!err)
@@ -776,6 +840,7 @@ static void stop(struct agent *agent)
 	free(agent->listen);
 	docker_free(&agent->docker);
 	http_free(&agent->http);
+	host_free(&agent->host);
 	datapath_close(&agent->datapath);
 	route_table_put(&agent->table);
 	if (agent->loop && agent->signals.fd >= 0)

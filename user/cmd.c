@@ -79,10 +79,12 @@ void cmd_note_stale(const struct mapview *view)
 
 const char *cmd_address(const __u8 v4[4], const __u8 v6[16], char *out)
 {
-	static const __u8 none[4];
+	static const __u8 none[16];
 
-	if (memcmp(v4, none, sizeof(none)))
+	if (memcmp(v4, none, 4))
 		inet_ntop(AF_INET, v4, out, INET6_ADDRSTRLEN);
+	else if (!memcmp(v6, none, sizeof(none)))
+		snprintf(out, INET6_ADDRSTRLEN, "-");
 	else
 		inet_ntop(AF_INET6, v6, out, INET6_ADDRSTRLEN);
 	return out;

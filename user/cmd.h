@@ -25,7 +25,7 @@ int cmd_print(struct json **document);
 /* "note: …" on stderr where the maps are stale. */
 void cmd_note_stale(const struct mapview *view);
 
-/* "192.0.2.1" or "2001:db8::1"; `out` has INET6_ADDRSTRLEN bytes. */
+/* "192.0.2.1" or "2001:db8::1", "-" where there is none; `out` has INET6_ADDRSTRLEN bytes. */
 const char *cmd_address(const __u8 v4[4], const __u8 v6[16], char *out);
 
 #endif

@@ -808,6 +808,47 @@ void connection_look_after(struct loop_timer *timer)
 		loop_timer_set(worker->loop, timer, LOOK_MS);
 }
 
+/* False where there is none to wait for any more. */
+static bool cut_leaving(struct connection *c, uint64_t now_ms, uint64_t limit_ms)
+{
+	bool again = false;
+	struct leg *next;
+
+	for (struct leg *leg = c->legs; leg && c->state != CLOSED; leg = next) {
+		uint64_t since_ms = atomic_load(&leg->load->leaving_ms);
+
+		next = leg->next;
+		if (!since_ms)
+			continue;
+		if (leg != c->leg) {
+			leg_close(leg, false);
+		} else if (now_ms < since_ms + limit_ms) {
+			again = true;
+		} else {
+			c->worker->stats->legs_cut++;
+			connection_close(c, true);
+		}
+	}
+	return again;
+}
+
+void connection_cut_leaving(struct loop_timer *timer)
+{
+	struct worker *worker =
+		(struct worker *)((char *)timer - offsetof(struct worker, leaving_timer));
+	uint64_t limit_ms = worker->shared->config->drain_timeout_ms;
+	uint64_t now_ms = loop_now_ms(worker->loop);
+	struct connection *next;
+	bool again = false;
+
+	for (struct connection *c = worker->connections; c; c = next) {
+		next = c->next;
+		again |= cut_leaving(c, now_ms, limit_ms);
+	}
+	if (again)
+		loop_timer_set(worker->loop, timer, LOOK_MS);
+}
+
 void connection_drain_all(struct worker *worker, bool now)
 {
 	struct connection *next;

@@ -27,6 +27,12 @@ void connection_leave_engines(struct worker *worker);
 /* A worker's look_timer: what engines have carried is looked at. */
 void connection_look_after(struct loop_timer *timer);
 
+/*
+ * A worker's leaving_timer: what is open to a container that stops, or has gone, is cut when the drain's
+ * time is over.
+ */
+void connection_cut_leaving(struct loop_timer *timer);
+
 /* A worker's legs_timer: connections to containers that have been idle for long are closed. */
 void connection_expire_legs(struct loop_timer *timer);
 

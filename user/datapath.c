@@ -528,6 +528,8 @@ static void set_backend(struct kkm_backend *out, const struct route_backend *bac
 	out->tls_port = backend->tls_port;
 	out->proxy_protocol = backend->proxy_protocol ? 2 : 0;
 	snprintf(out->description, sizeof(out->description), "%s", backend->description);
+	snprintf(out->service, sizeof(out->service), "%s", backend->service);
+	snprintf(out->via, sizeof(out->via), "%s", backend->via);
 }
 
 static void delete_routes(struct datapath *datapath, const struct route_table *previous,

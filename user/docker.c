@@ -10,12 +10,14 @@
 #include <sys/random.h>
 #include <time.h>
 
-#include "dockerjson.h"
+#include "containers.h"
 #include "log.h"
 
 #define BACKOFF_MIN_MS 250
-#define BACKOFF_MAX_MS 10000
+#define BACKOFF_MAX_MS 2000 /* a socket of this host costs nothing to try, */
+#define BACKOFF_TCP_MS 10000 /* another host's does */
 #define QUERY_TIMEOUT_MS 30000
+#define PING_TIMEOUT_MS 5000
 #define ANSWER_MAX (64u << 20)
 #define EVENT_MAX (1u << 20)
 #define HELD_MAX 4096	 /* events kept while a list is under way; more make a new list due */
@@ -23,19 +25,21 @@
 #define SHORT_ID 12
 #define LOOK_AGAIN_MS 200   /* behind an event, and once more: */
 #define LOOK_LAST_MS 2000
-
-struct container {
-	struct dockerjson_container info;
-	int stop_signal; /* 0 until it has been inspected */
-	bool inspected;	 /* or being so */
-	bool draining;
-	bool unresolved; /* follows another container whose address is not known yet */
-	bool seen;	 /* in the list that is being applied */
-	struct container *next;
-};
+#define SILENCE_MS 10000    /* of the event stream: is anybody there? */
+#define SILENCES_A_LIST 6   /* a stream may be silent because it is broken: compare */
+#define UNPLUGGED_MS 1000   /* a container's interface has gone: an event should have come by then */
+#define STREAM_LIFE_MS 1000 /* of one whose end alone is no reason for alarm */
 
 /* What the one query under way is for; the order is that of urgency. */
-enum query { QUERY_NONE, QUERY_VERSION, QUERY_LIST, QUERY_SOME, QUERY_FOLLOW, QUERY_INSPECT };
+enum query {
+	QUERY_NONE,
+	QUERY_VERSION,
+	QUERY_LIST,
+	QUERY_SOME,
+	QUERY_FOLLOW,
+	QUERY_INSPECT,
+	QUERY_PING,
+};
 
 /* Containers, each once; more than this at once are quicker read whole. */
 struct id_set {
@@ -57,10 +61,14 @@ struct docker {
 	size_t answer_len, answer_capacity;
 	struct json_stream events;
 	bool stream_open, list_due;
+	bool listed;   /* the list behind this stream's beginning has been applied */
+	bool renewing; /* the stream was cut, nobody was told yet, and another one is being opened */
+	uint64_t opened_ms, heard_ms; /* CLOCK_MONOTONIC, of this stream */
+	unsigned int silences;
+	uint64_t unplugged_ms; /* when an interface left a bridge, */
+	unsigned int unplugged; /* and which bridge */
 
-	struct container *containers;
-	unsigned int container_count;
-	uint64_t order; /* of the container that was seen last */
+	struct containers *containers;
 	struct id_set dirty; /* to be looked at */
 	struct id_set again; /* to be looked at once more, later */
 	struct loop_timer look_again;
@@ -69,9 +77,9 @@ struct docker {
 	unsigned int held_count;
 
 	struct loop_task work;
-	struct loop_timer retry;
+	struct loop_timer retry, expire, silence;
 	unsigned int failures;
-	bool changed;
+	bool changed; /* `ready` has */
 	int64_t last_event_ns, seen_event_ns; /* of this stream, of the ones before */
 	struct docker_status status;
 };
@@ -79,12 +87,6 @@ struct docker {
 static void schedule(struct docker *docker)
 {
 	loop_defer(docker->loop, &docker->work);
-}
-
-static void mark_changed(struct docker *docker)
-{
-	docker->changed = true;
-	schedule(docker);
 }
 
 static uint64_t realtime_ns(void)
@@ -99,25 +101,6 @@ static const char *short_id(const char *id, char out[SHORT_ID + 1])
 {
 	snprintf(out, SHORT_ID + 1, "%.12s", id);
 	return out;
-}
-
-static struct container **find(struct docker *docker, const char *id)
-{
-	struct container **link = &docker->containers;
-
-	while (*link && strcmp((*link)->info.source.id, id))
-		link = &(*link)->next;
-	return link;
-}
-
-static void remove_container(struct docker *docker, struct container **link)
-{
-	struct container *container = *link;
-
-	*link = container->next;
-	free(container);
-	docker->container_count--;
-	mark_changed(docker);
 }
 
 /* False where there is no room for it. */
@@ -156,12 +139,14 @@ static void look_now_and_again(struct docker *docker, const char *id)
 		loop_timer_set(docker->loop, &docker->look_again, LOOK_AGAIN_MS);
 }
 
-static void look_at_followers(struct docker *docker, const char *id)
+static void look_at(void *ctx, const char *id)
 {
-	for (struct container *c = docker->containers; c; c = c->next) {
-		if (!strcmp(c->info.follows, id))
-			look_now_and_again(docker, c->info.source.id);
-	}
+	look_now_and_again(ctx, id);
+}
+
+static void remember(void *ctx, const char *id)
+{
+	id_set_add(&((struct docker *)ctx)->again, id);
 }
 
 static void look_again_fire(struct loop_timer *timer)
@@ -174,120 +159,26 @@ static void look_again_fire(struct loop_timer *timer)
 	for (unsigned int i = 0; i < docker->again.count; i++)
 		mark_dirty(docker, docker->again.ids[i]);
 	schedule(docker);
-	if (docker->looked_again) {
+	if (docker->looked_again)
 		docker->again.count = 0;
-		return;
-	}
+	/* there may be no event when an address comes */
+	containers_each_waiting(docker->containers, remember, docker);
 	docker->looked_again = true;
-	loop_timer_set(docker->loop, &docker->look_again, LOOK_LAST_MS);
-}
-
-static void log_parsed(const struct dockerjson_container *info)
-{
-	const struct route_source *source = &info->source;
-	char id[SHORT_ID + 1];
-
-	short_id(source->id, id);
-	if (*source->error.reason)
-		log_warn("Failed to parse container", "id", id, "container", source->name, "label",
-			 source->error.label, "error", source->error.reason, NULL);
-	else
-		log_info("Container parsed", "id", id, "name", source->name, "domain",
-			 source->labels.domains[0], "#port", log_number(source->labels.port), NULL);
-}
-
-/* The error as much as the labels: a container that was just given an address is news. */
-static bool same_source(const struct dockerjson_container *a, const struct dockerjson_container *b)
-{
-	return !memcmp(a, b, sizeof(*a));
-}
-
-static void upsert(struct docker *docker, const struct json *node, uint64_t order)
-{
-	struct dockerjson_container info;
-	struct container **link, *container;
-	int err = dockerjson_container(node, &info);
-
-	if (err == -EPROTO) {
-		log_warn("Docker sent a container that is none", NULL);
-		return;
-	}
-	if (err)
-		return;
-	link = find(docker, info.source.id);
-	container = *link;
-	info.source.order = container ? container->info.source.order : order;
-	if (!container) {
-		container = calloc(1, sizeof(*container));
-		if (!container) {
-			docker->list_due = true;
-			return;
-		}
-		*link = container;
-		docker->container_count++;
-	} else if (*info.follows && !strcmp(container->info.follows, info.follows)) {
-		/* until they are known anew */
-		info.source.address = container->info.source.address;
-		if (!*info.source.error.reason)
-			info.source.error = container->info.source.error;
-	}
-	if (container->draining)
-		info.source.state = KKM_DRAINING;
-	container->seen = true;
-	container->unresolved = *info.follows;
-	if (same_source(&container->info, &info))
-		return;
-	container->info = info;
-	log_parsed(&info);
-	mark_changed(docker);
-}
-
-/* The list of containers that answered a query; false where it is none. */
-static bool apply_list(struct docker *docker, const struct json *root)
-{
-	uint64_t order;
-
-	if (!json_is_array(root))
-		return false;
-	for (struct container *c = docker->containers; c; c = c->next)
-		c->seen = false;
-	/* Docker lists the newest first, by a clock that is finer than `Created` */
-	json_each(node, root)
-		docker->order++;
-	order = docker->order;
-	json_each(node, root)
-		upsert(docker, node, order--);
-	return true;
+	if (docker->again.count)
+		loop_timer_set(docker->loop, &docker->look_again, LOOK_LAST_MS);
 }
 
 static void handle_event(struct docker *docker, const struct dockerjson_event *event)
 {
-	struct container **link = find(docker, event->id), *container = *link;
 	char id[SHORT_ID + 1];
 
-	if (!container && (!event->enabled || event->action != DOCKER_CHANGED))
+	if (!containers_concerns(docker->containers, event))
 		return;
 	log_info("Docker event", "event", event->name, "container", short_id(event->id, id), NULL);
-	switch (event->action) {
-	case DOCKER_KILL:
-		if (event->signal == SIGKILL ||
-		    event->signal == (container->stop_signal ? container->stop_signal : SIGTERM)) {
-			container->draining = true;
-			container->info.source.state = KKM_DRAINING;
-			mark_changed(docker);
-		}
-		break;
-	case DOCKER_GONE:
-		remove_container(docker, link);
+	if (containers_event(docker->containers, event, loop_now_ms(docker->loop)))
 		/* a list that is asked for right now may still have it: the same order in Docker */
 		look_now_and_again(docker, event->id);
-		break;
-	case DOCKER_CHANGED:
-		look_now_and_again(docker, event->id);
-		break;
-	case DOCKER_OTHER:
-		break;
-	}
+	schedule(docker);
 }
 
 static void on_event(void *ctx, const char *text, size_t len)
@@ -304,16 +195,18 @@ static void on_event(void *ctx, const char *text, size_t len)
 		return;
 	if (event.time_ns > docker->last_event_ns)
 		docker->last_event_ns = event.time_ns;
+	docker->status.last_event_ms = realtime_ns() / 1000000;
 	if (event.action == DOCKER_OTHER)
 		return;
-	look_at_followers(docker, event.id);
+	docker->status.events++;
+	containers_each_follower(docker->containers, event.id, look_at, docker);
 	/*
 	 * Acted on at once, and again behind the list that is under way and may be older. What
 	 * happened while nobody listened is old news: the first list shows what became of it.
 	 */
-	if (docker->status.connected)
+	if (docker->listed)
 		handle_event(docker, &event);
-	if (!docker->status.connected || docker->query_kind == QUERY_LIST ||
+	if (!docker->listed || docker->query_kind == QUERY_LIST ||
 	    docker->query_kind == QUERY_SOME) {
 		if (docker->held_count < HELD_MAX)
 			docker->held[docker->held_count++] = event;
@@ -354,41 +247,95 @@ static void set_connected(struct docker *docker, bool connected, const char *err
 	snprintf(docker->status.error, sizeof(docker->status.error), "%s", error);
 }
 
-/* Everything under way is dropped, every container kept; tried again after a while. */
+/* Everything under way is dropped, every container kept. */
+static void drop(struct docker *docker)
+{
+	http_cancel(&docker->stream);
+	http_cancel(&docker->query);
+	docker->query_kind = QUERY_NONE;
+	docker->stream_open = docker->listed = false;
+	docker->seen_event_ns = docker->last_event_ns;
+	docker->held_count = docker->dirty.count = docker->again.count = 0;
+	json_stream_reset(&docker->events);
+	loop_timer_clear(docker->loop, &docker->silence);
+}
+
+static uint64_t backoff_ms(struct docker *docker)
+{
+	uint64_t limit = docker->options.unix_socket ? BACKOFF_MAX_MS : BACKOFF_TCP_MS;
+	uint64_t delay_ms = BACKOFF_MIN_MS;
+	uint32_t random = 0;
+	ssize_t n = getrandom(&random, sizeof(random), GRND_NONBLOCK);
+
+	(void)n; /* zero is as good a jitter as any */
+	for (unsigned int i = 0; i < docker->failures && delay_ms < limit; i++)
+		delay_ms *= 2;
+	if (delay_ms > limit)
+		delay_ms = limit;
+	return delay_ms / 2 + random % delay_ms;
+}
+
 static void fail(struct docker *docker, const char *why)
 {
 	const char *where = docker->options.unix_socket ? docker->options.unix_socket
 							: docker->options.tcp;
-	uint64_t delay_ms = BACKOFF_MIN_MS;
-	uint32_t random = 0;
 	char error[256];
-	ssize_t n;
 
 	snprintf(error, sizeof(error), "%.120s: %.120s", where, why);
-	why = error;
 	/* one line a change of state or of reason, not one a try */
-	if (docker->status.connected || strcmp(why, docker->status.error))
-		log_warn("Docker daemon not available", "error", why, "next",
+	if (docker->status.connected || strcmp(error, docker->status.error))
+		log_warn("Docker daemon not available", "error", error, "next",
 			 docker->status.ready ? "routes stay, connecting again"
 					      : "trying again until it is there; see "
 						"--docker-socket",
 			 NULL);
-	set_connected(docker, false, why);
-	http_cancel(&docker->stream);
-	http_cancel(&docker->query);
-	docker->query_kind = QUERY_NONE;
-	docker->stream_open = false;
-	docker->seen_event_ns = docker->last_event_ns;
-	docker->held_count = docker->dirty.count = docker->again.count = 0;
-	json_stream_reset(&docker->events);
-	for (unsigned int i = 0; i < docker->failures && delay_ms < BACKOFF_MAX_MS; i++)
-		delay_ms *= 2;
-	if (delay_ms > BACKOFF_MAX_MS)
-		delay_ms = BACKOFF_MAX_MS;
+	drop(docker);
+	set_connected(docker, false, error);
+	docker->renewing = false;
+	loop_timer_set(docker->loop, &docker->retry, backoff_ms(docker));
 	docker->failures++;
-	n = getrandom(&random, sizeof(random), GRND_NONBLOCK);
-	(void)n; /* zero is as good a jitter as any */
-	loop_timer_set(docker->loop, &docker->retry, delay_ms / 2 + random % delay_ms);
+}
+
+/*
+ * Proxies in front of a socket cut streams that last, every few minutes. Nobody has to know, as long
+ * as the next one can be opened at once.
+ */
+static void renew(struct docker *docker, const char *why)
+{
+	uint64_t lived_ms = loop_now_ms(docker->loop) - docker->opened_ms;
+
+	if (!docker->listed || lived_ms < STREAM_LIFE_MS) {
+		fail(docker, why);
+		return;
+	}
+	log_debug("Docker event stream cut, opening another", "error", why, NULL);
+	drop(docker);
+	docker->renewing = true;
+	loop_timer_set(docker->loop, &docker->retry, 0);
+}
+
+/* Is a container somebody else's address by now? Docker cannot be asked, and has changed a bridge. */
+static bool is_doubted(void *ctx, const struct sockaddr_storage *address)
+{
+	const struct docker *docker = ctx;
+
+	return host_is_on(docker->options.host, address, docker->unplugged);
+}
+
+static void on_unplug(void *ctx, unsigned int index)
+{
+	struct docker *docker = ctx;
+
+	docker->unplugged = index;
+	if (docker->listed) {
+		/* an event tells of it, if the stream is what it seems to be */
+		docker->unplugged_ms = loop_now_ms(docker->loop);
+		loop_timer_set(docker->loop, &docker->silence, UNPLUGGED_MS);
+	} else if (docker->status.ready &&
+		   containers_doubt(docker->containers, is_doubted, docker)) {
+		log_debug("Containers' addresses may have changed: waiting for Docker's list", NULL);
+		schedule(docker);
+	}
 }
 
 static void stream_head(void *ctx, long status)
@@ -397,7 +344,10 @@ static void stream_head(void *ctx, long status)
 
 	docker->stream_open = status == 200;
 	docker->list_due = true;
-	if (docker->stream_open) {
+	docker->opened_ms = docker->heard_ms = loop_now_ms(docker->loop);
+	docker->silences = 0;
+	loop_timer_set(docker->loop, &docker->silence, SILENCE_MS);
+	if (docker->stream_open && !docker->renewing) {
 		log_info(docker->status.ready ? "Docker connected again"
 					      : "Docker client created successfully",
 			 "version", docker->version, NULL);
@@ -412,6 +362,8 @@ static int stream_data(void *ctx, const char *data, size_t len)
 
 	if (!docker->stream_open)
 		return 0; /* the text of an error */
+	docker->heard_ms = loop_now_ms(docker->loop);
+	docker->silences = 0;
 	return json_stream_feed(&docker->events, data, len, on_event, docker);
 }
 
@@ -427,7 +379,10 @@ static void stream_done(void *ctx, int err, long status, const char *reason)
 		snprintf(why, sizeof(why), "event stream: HTTP status %ld", status);
 	else
 		snprintf(why, sizeof(why), "event stream ended");
-	fail(docker, why);
+	if (status == 200 && err != -EPROTO && err != -EMSGSIZE && err != -ENOMEM)
+		renew(docker, why);
+	else
+		fail(docker, why);
 }
 
 static int answer_data(void *ctx, const char *data, size_t len)
@@ -474,76 +429,38 @@ static const char *version_answer(struct docker *docker)
 
 static const char *list_answer(struct docker *docker, const struct json *root)
 {
-	struct container **link = &docker->containers;
+	unsigned int before = containers_count(docker->containers);
 
-	if (!apply_list(docker, root))
+	if (!docker->listed)
+		containers_trust_list(docker->containers);
+	if (!containers_apply(docker->containers, root, loop_now_ms(docker->loop)))
 		return "GET /containers/json was not answered as Docker does";
-	while (*link) {
-		if (!(*link)->seen)
-			remove_container(docker, link);
-		else
-			link = &(*link)->next;
-	}
+	containers_asked_all(docker->containers);
+	/* what comes first is replayed as from then on */
 	replay_held(docker);
 	docker->failures = 0;
 	if (!docker->status.connected)
-		log_info("Containers discovered", "#count", log_number(docker->container_count),
-			 NULL);
+		log_info("Containers discovered", "#count",
+			 log_number(containers_count(docker->containers)), NULL);
+	else if (docker->renewing || before != containers_count(docker->containers))
+		log_debug("Containers listed", "#count",
+			  log_number(containers_count(docker->containers)), NULL);
+	docker->listed = true;
+	docker->renewing = false;
 	set_connected(docker, true, "");
+	docker->changed |= !docker->status.ready;
 	docker->status.ready = true;
-	mark_changed(docker);
+	schedule(docker);
 	return NULL;
 }
 
 static const char *some_answer(struct docker *docker, const struct json *root)
 {
-	if (!apply_list(docker, root))
+	if (!containers_apply(docker->containers, root, loop_now_ms(docker->loop)))
 		return "GET /containers/json was not answered as Docker does";
-	for (unsigned int i = 0; i < docker->asked.count; i++) {
-		struct container **link = find(docker, docker->asked.ids[i]);
-
-		if (*link && !(*link)->seen)
-			remove_container(docker, link);
-	}
+	for (unsigned int i = 0; i < docker->asked.count; i++)
+		containers_asked(docker->containers, docker->asked.ids[i]);
 	replay_held(docker);
-	return NULL;
-}
-
-static const char *follow_answer(struct docker *docker, const struct json *root)
-{
-	const char *id = docker->asked.ids[0];
-	struct dockerjson_container was;
-
-	for (struct container *c = docker->containers; c; c = c->next) {
-		struct route_source *source = &c->info.source;
-
-		if (strcmp(c->info.follows, id) || !c->unresolved)
-			continue;
-		c->unresolved = false;
-		was = c->info;
-		memset(&source->error, 0, sizeof(source->error));
-		memset(&source->address, 0, sizeof(source->address));
-		if (!json_first(root))
-			snprintf(source->error.reason, sizeof(source->error.reason),
-				 "container %.12s, whose network it shares, is not running", id);
-		else
-			dockerjson_address(json_first(root), source->labels.port, NULL,
-					   &source->address, &source->error);
-		if (same_source(&was, &c->info))
-			continue;
-		if (*source->error.reason)
-			log_parsed(&c->info);
-		mark_changed(docker);
-	}
-	return NULL;
-}
-
-static const char *inspect_answer(struct docker *docker, const struct json *root)
-{
-	struct container *container = *find(docker, docker->asked.ids[0]);
-
-	if (container)
-		container->stop_signal = dockerjson_stop_signal(root);
 	return NULL;
 }
 
@@ -553,8 +470,8 @@ static const char *take_answer(struct docker *docker, enum query kind, long stat
 	const char *why = NULL;
 	static char text[64];
 
-	if (status != 200 && kind == QUERY_INSPECT)
-		return NULL; /* gone meanwhile */
+	if (kind == QUERY_PING || (status != 200 && kind == QUERY_INSPECT))
+		return NULL; /* it answers; it is gone meanwhile */
 	if (status != 200) {
 		snprintf(text, sizeof(text), "HTTP status %ld", status);
 		return text;
@@ -567,9 +484,10 @@ static const char *take_answer(struct docker *docker, enum query kind, long stat
 	else if (kind == QUERY_SOME)
 		why = some_answer(docker, root);
 	else if (kind == QUERY_FOLLOW)
-		why = follow_answer(docker, root);
+		containers_followed(docker->containers, docker->asked.ids[0], json_first(root),
+				    loop_now_ms(docker->loop));
 	else if (kind == QUERY_INSPECT)
-		why = inspect_answer(docker, root);
+		containers_inspected(docker->containers, docker->asked.ids[0], root);
 	json_free(&root);
 	return why;
 }
@@ -582,6 +500,7 @@ static void query_done(void *ctx, int err, long status, const char *reason)
 
 	docker->query = NULL;
 	docker->query_kind = QUERY_NONE;
+	host_forget(docker->options.host);
 	why = err ? reason : take_answer(docker, kind, status);
 	if (docker->answer_capacity > 1u << 20) {
 		free(docker->answer);
@@ -608,7 +527,8 @@ static int start_query(struct docker *docker, enum query kind, const char *path)
 	snprintf(url, sizeof(url), "%s%s%s%s", docker->base, kind == QUERY_VERSION ? "" : "/v",
 		 kind == QUERY_VERSION ? "" : docker->version, path);
 	docker->answer_len = 0;
-	err = http_get(docker->http, url, docker->options.unix_socket, QUERY_TIMEOUT_MS, &handler,
+	err = http_get(docker->http, url, docker->options.unix_socket,
+		       kind == QUERY_PING ? PING_TIMEOUT_MS : QUERY_TIMEOUT_MS, &handler,
 		       &docker->query);
 	if (!err)
 		docker->query_kind = kind;
@@ -649,27 +569,28 @@ static int query_containers(struct docker *docker, enum query kind, bool by_labe
 	return start_query(docker, kind, path);
 }
 
-static int query_inspect(struct docker *docker, struct container *container)
+static int query_inspect(struct docker *docker, const char *id)
 {
 	char path[KKM_ID_LEN + 32];
 
-	container->inspected = true;
 	docker->asked.count = 0;
-	id_set_add(&docker->asked, container->info.source.id);
-	snprintf(path, sizeof(path), "/containers/%s/json", container->info.source.id);
+	id_set_add(&docker->asked, id);
+	snprintf(path, sizeof(path), "/containers/%s/json", id);
 	return start_query(docker, QUERY_INSPECT, path);
 }
 
-static int query_follow(struct docker *docker, struct container *container)
+static int query_follow(struct docker *docker, const char *id)
 {
 	docker->asked.count = 0;
-	id_set_add(&docker->asked, container->info.follows);
+	id_set_add(&docker->asked, id);
 	return query_containers(docker, QUERY_FOLLOW, false);
 }
 
 /* The most urgent thing that Docker has to be asked, if any. */
 static int next_query(struct docker *docker)
 {
+	const char *id;
+
 	if (docker->list_due) {
 		if (!docker->status.connected)
 			log_info("Discovering containers", NULL);
@@ -682,15 +603,11 @@ static int next_query(struct docker *docker)
 		docker->dirty.count = 0;
 		return query_containers(docker, QUERY_SOME, true);
 	}
-	for (struct container *c = docker->containers; c; c = c->next) {
-		if (c->unresolved)
-			return query_follow(docker, c);
-	}
-	for (struct container *c = docker->containers; c; c = c->next) {
-		if (!c->inspected)
-			return query_inspect(docker, c);
-	}
-	return 0;
+	id = containers_next_followed(docker->containers);
+	if (id)
+		return query_follow(docker, id);
+	id = containers_next_inspect(docker->containers);
+	return id ? query_inspect(docker, id) : 0;
 }
 
 static bool start_stream(struct docker *docker)
@@ -715,6 +632,17 @@ static bool start_stream(struct docker *docker)
 	return !err;
 }
 
+static void expire(struct docker *docker)
+{
+	uint64_t now_ms = loop_now_ms(docker->loop);
+	uint64_t next_ms = containers_expire(docker->containers, now_ms);
+
+	if (next_ms)
+		loop_timer_set(docker->loop, &docker->expire, next_ms - now_ms);
+	else
+		loop_timer_clear(docker->loop, &docker->expire);
+}
+
 /* At the end of a turn: tell of changes, and ask what is to be asked. */
 static void work_run(struct loop_task *task)
 {
@@ -722,10 +650,39 @@ static void work_run(struct loop_task *task)
 
 	if (docker->stream_open && !docker->query && next_query(docker))
 		fail(docker, "out of memory");
-	if (docker->changed) {
+	expire(docker);
+	if (containers_take_changed(docker->containers) || docker->changed) {
 		docker->changed = false;
 		docker->options.changed(docker->options.ctx);
 	}
+}
+
+static void expire_fire(struct loop_timer *timer)
+{
+	schedule((struct docker *)((char *)timer - offsetof(struct docker, expire)));
+}
+
+/*
+ * Nothing has come by the stream for a while. Whoever does not answer on a second connection either is
+ * not there; who does may still have lost the stream, so now and then all is compared.
+ */
+static void silence_fire(struct loop_timer *timer)
+{
+	struct docker *docker = (struct docker *)((char *)timer - offsetof(struct docker, silence));
+	uint64_t now_ms = loop_now_ms(docker->loop), silent_ms = now_ms - docker->heard_ms;
+
+	if (docker->unplugged_ms > docker->heard_ms) {
+		docker->list_due = true;
+		docker->unplugged_ms = 0;
+	} else if (silent_ms >= SILENCE_MS && ++docker->silences % SILENCES_A_LIST == 0) {
+		docker->list_due = true;
+	} else if (silent_ms >= SILENCE_MS && !docker->query &&
+		   start_query(docker, QUERY_PING, "/_ping")) {
+		fail(docker, "out of memory");
+		return;
+	}
+	schedule(docker);
+	loop_timer_set(docker->loop, timer, SILENCE_MS);
 }
 
 static void retry_fire(struct loop_timer *timer)
@@ -736,9 +693,15 @@ static void retry_fire(struct loop_timer *timer)
 		fail(docker, "out of memory");
 }
 
+static int reach_rank(void *ctx, const struct sockaddr_storage *address)
+{
+	return host_reach(ctx, address);
+}
+
 int docker_new(struct loop *loop, struct http *http, const struct docker_options *options,
 	       struct docker **out)
 {
+	struct dockerjson_reach reach = { .rank = reach_rank, .ctx = options->host };
 	struct docker *docker = calloc(1, sizeof(*docker));
 
 	if (!docker)
@@ -750,11 +713,14 @@ int docker_new(struct loop *loop, struct http *http, const struct docker_options
 	docker->work.run = work_run;
 	docker->retry.fire = retry_fire;
 	docker->look_again.fire = look_again_fire;
+	docker->expire.fire = expire_fire;
+	docker->silence.fire = silence_fire;
 	docker->held = calloc(HELD_MAX, sizeof(*docker->held));
-	if (!docker->held) {
+	if (!docker->held || containers_new(&reach, &docker->containers)) {
 		docker_free(&docker);
 		return -ENOMEM;
 	}
+	host_on_unplug(options->host, on_unplug, docker);
 	snprintf(docker->base, sizeof(docker->base), "http://%s",
 		 options->unix_socket ? "docker" : options->tcp);
 	log_info("Creating Docker client", "socket",
@@ -775,12 +741,10 @@ void docker_free(struct docker **ptr)
 	http_cancel(&docker->query);
 	loop_timer_clear(docker->loop, &docker->retry);
 	loop_timer_clear(docker->loop, &docker->look_again);
-	while (docker->containers) {
-		struct container *container = docker->containers;
-
-		docker->containers = container->next;
-		free(container);
-	}
+	loop_timer_clear(docker->loop, &docker->expire);
+	loop_timer_clear(docker->loop, &docker->silence);
+	host_on_unplug(docker->options.host, NULL, NULL);
+	containers_free(&docker->containers);
 	json_stream_reset(&docker->events);
 	free(docker->answer);
 	free(docker->held);
@@ -789,26 +753,11 @@ void docker_free(struct docker **ptr)
 
 int docker_sources(struct docker *docker, const struct route_source ***out, size_t *count)
 {
-	const struct route_source **sources = calloc(docker->container_count + 1, sizeof(*sources));
-	size_t n = 0;
-
-	if (!sources)
-		return -ENOMEM;
-	for (struct container *c = docker->containers; c; c = c->next) {
-		struct route_source *source = &c->info.source;
-
-		/* no address yet and no error either: its network's owner is being asked for */
-		if (!source->address.ss_family && !*source->error.reason)
-			continue;
-		sources[n++] = source;
-	}
-	*out = sources;
-	*count = n;
-	return 0;
+	return containers_sources(docker->containers, out, count);
 }
 
 void docker_status(const struct docker *docker, struct docker_status *out)
 {
 	*out = docker->status;
-	out->containers = docker->container_count;
+	out->containers = containers_count(docker->containers);
 }

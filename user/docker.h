@@ -7,6 +7,7 @@
 #ifndef KKM_DOCKER_H
 #define KKM_DOCKER_H
 
+#include "host.h"
 #include "http.h"
 #include "route.h"
 
@@ -15,6 +16,7 @@ struct docker;
 struct docker_options {
 	const char *unix_socket; /* or NULL */
 	const char *tcp;	 /* host:port, where there is no unix_socket */
+	struct host *host;
 	/* The set of containers, or `ready`, has changed; called at the end of a turn. */
 	void (*changed)(void *ctx);
 	void *ctx;
@@ -27,9 +29,11 @@ struct docker_status {
 	char version[16];
 	char error[256];   /* why not connected */
 	unsigned int containers;
+	uint64_t last_event_ms; /* CLOCK_REALTIME, of whatever kind; 0: none yet */
+	uint64_t events;	/* that may change a route */
 };
 
-/* 0 or -errno; options->unix_socket and tcp must outlive it. */
+/* 0 or -errno; what options point to must outlive it. */
 int docker_new(struct loop *loop, struct http *http, const struct docker_options *options,
 	       struct docker **out);
 void docker_free(struct docker **docker);

@@ -9,6 +9,8 @@
 
 #define API_LOWEST 24  /* 1.24 */
 #define API_HIGHEST 55 /* 1.55 */
+#define STOP_TIMEOUT_S 10 /* Docker's, where the container has none of its own */
+#define STOP_TIMEOUT_MAX_S 86400
 
 bool dockerjson_is_id(const char *text)
 {
@@ -33,7 +35,7 @@ static uint64_t hash_text(uint64_t hash, const char *text)
 
 /*
  * Who is whose replica: Compose and Swarm say so; else the same image with the same labels. The hash
- * keeps names apart that are longer than the room here.
+ * keeps names apart that are longer than the room here; a service's name follows (set_source()).
  */
 static void set_group(const struct json *node, struct route_source *out)
 {
@@ -45,10 +47,10 @@ static void set_group(const struct json *node, struct route_source *out)
 
 	if (project && service) {
 		hash = hash_text(hash_text(hash, project), service);
-		snprintf(out->group, sizeof(out->group), "compose/%.100s/%.100s/%016llx", project,
+		snprintf(out->group, sizeof(out->group), "compose/%.80s/%.80s/%016llx", project,
 			 service, (unsigned long long)hash);
 	} else if (swarm) {
-		snprintf(out->group, sizeof(out->group), "swarm/%.200s/%016llx", swarm,
+		snprintf(out->group, sizeof(out->group), "swarm/%.160s/%016llx", swarm,
 			 (unsigned long long)hash_text(hash, swarm));
 	} else {
 		hash = hash_text(hash, json_str(node, "Image", ""));
@@ -62,17 +64,35 @@ static void set_group(const struct json *node, struct route_source *out)
 	}
 }
 
+/* Lists are asked for without those that do not run; Podman, and a filter of ids, may show them. */
+static bool does_run(const struct json *node)
+{
+	static const char *const states[] = { "created", "exited", "dead", "removing", "configured",
+					      "initialized", "stopped" };
+	const char *state = json_str(node, "State", "running");
+
+	for (size_t i = 0; i < sizeof(states) / sizeof(*states); i++) {
+		if (!strcmp(state, states[i]))
+			return false;
+	}
+	return true;
+}
+
 static enum kkm_state state_of(const struct json *node)
 {
 	const char *state = json_str(node, "State", "running");
 	const char *status = json_str(node, "Status", "");
+	const char *health = json_str(json_get(node, "Health"), "Status", ""); /* from API 1.52 on */
 
 	if (!strcmp(state, "paused") || strstr(status, "(Paused)"))
 		return KKM_PAUSED;
+	if (!strcmp(state, "stopping"))
+		return KKM_DRAINING;
 	if (strcmp(state, "running") || strstr(status, "(health: starting)") ||
-	    strstr(status, "(starting)"))
+	    strstr(status, "(starting)") || !strcmp(health, "starting"))
 		return KKM_STARTING;
-	return strstr(status, "(unhealthy)") ? KKM_UNHEALTHY : KKM_ACTIVE;
+	return strstr(status, "(unhealthy)") || !strcmp(health, "unhealthy") ? KKM_UNHEALTHY
+									     : KKM_ACTIVE;
 }
 
 static int fault(struct labels_error *error, const char *label, const char *reason)
@@ -91,45 +111,122 @@ static bool network_address(const struct json *network, uint16_t port, struct so
 }
 
 /* Where the container port is published: the wildcard is reached over loopback. */
-static bool published_address(const struct json *node, uint16_t port, struct sockaddr_storage *out)
+static bool published_address(const struct json *node, struct route_source *source, const char *why)
 {
 	json_each(entry, json_get(node, "Ports")) {
 		int64_t public = json_int(entry, "PublicPort", 0);
 		const char *ip = json_str(entry, "IP", "0.0.0.0");
 
-		if (json_int(entry, "PrivatePort", 0) != port || public < 1 || public > 65535 ||
-		    strcmp(json_str(entry, "Type", "tcp"), "tcp"))
+		if (json_int(entry, "PrivatePort", 0) != source->labels.port || public < 1 ||
+		    public > 65535 || strcmp(json_str(entry, "Type", "tcp"), "tcp"))
 			continue;
 		if (!strcmp(ip, "0.0.0.0") || !*ip)
 			ip = "127.0.0.1";
 		else if (!strcmp(ip, "::"))
 			ip = "::1";
-		if (!address_parse(ip, (uint16_t)public, out))
-			return true;
+		if (address_parse(ip, (uint16_t)public, &source->address))
+			continue;
+		snprintf(source->via, sizeof(source->via), "published port%s", why);
+		return true;
 	}
 	return false;
 }
 
-int dockerjson_address(const struct json *node, uint16_t port, const char *network,
-		       struct sockaddr_storage *out, struct labels_error *error)
+struct choice {
+	const struct json *network;
+	struct sockaddr_storage address;
+	int rank;
+	unsigned int count; /* of networks with an address */
+	bool attached;	    /* there are networks at all */
+};
+
+/* The network that is reached best; of equal ones the first by name. */
+static struct choice choose_network(const struct json *networks, uint16_t port,
+				    const struct dockerjson_reach *reach)
+{
+	struct choice best = { .network = NULL };
+
+	json_each(network, networks) {
+		struct sockaddr_storage address = { .ss_family = AF_UNSPEC };
+		int rank;
+
+		best.attached = true;
+		if (!network_address(network, port, &address))
+			continue;
+		rank = reach ? reach->rank(reach->ctx, &address) : 1;
+		best.count++;
+		if (best.network && (rank < best.rank ||
+				     (rank == best.rank && strcmp(json_name(network),
+								  json_name(best.network)) > 0)))
+			continue;
+		best.network = network;
+		best.address = address;
+		best.rank = rank;
+	}
+	return best;
+}
+
+/* Known later, so that only its domain is known now. */
+static int wait_for_address(struct route_source *source)
+{
+	struct sockaddr_in6 none = { .sin6_port = htons(source->labels.port) };
+
+	memset(&source->address, 0, sizeof(source->address));
+	memcpy(&source->address, &none, sizeof(none));
+	snprintf(source->via, sizeof(source->via), "no network is attached yet");
+	if (source->state < KKM_STARTING)
+		source->state = KKM_STARTING;
+	return -EAGAIN;
+}
+
+static int named_address(const struct json *node, const struct json *networks,
+			 struct route_source *source)
+{
+	snprintf(source->via, sizeof(source->via), "network %.64s, named by its label",
+		 source->labels.network);
+	if (network_address(json_get(networks, source->labels.network), source->labels.port,
+			    &source->address))
+		return 0;
+	*source->via = '\0';
+	if (json_get(networks, source->labels.network) ||
+	    strcmp(json_str(node, "State", "running"), "running"))
+		return wait_for_address(source);
+	return fault(&source->error, "kakuremichi.network",
+		     "the container has no address on the network that this label names");
+}
+
+int dockerjson_address(const struct json *node, const struct dockerjson_reach *reach,
+		       struct route_source *source)
 {
 	const struct json *networks = json_at(node, "NetworkSettings", "Networks", NULL);
+	const char *mode = json_str(json_get(node, "HostConfig"), "NetworkMode", "");
+	uint16_t port = source->labels.port;
+	struct choice choice;
 
-	if (!strcmp(json_str(json_get(node, "HostConfig"), "NetworkMode", ""), "host"))
-		return address_parse("127.0.0.1", port, out);
-	if (network && *network) {
-		if (network_address(json_get(networks, network), port, out))
-			return 0;
-		return fault(error, "kakuremichi.network",
-			     "the container has no address on the network that this label names");
+	if (!strcmp(mode, "host")) {
+		snprintf(source->via, sizeof(source->via), "network of the host");
+		return address_parse("127.0.0.1", port, &source->address);
 	}
-	json_each(candidate, networks) {
-		if (network_address(candidate, port, out))
-			return 0;
-	}
-	if (published_address(node, port, out))
+	if (*source->labels.network)
+		return named_address(node, networks, source);
+	choice = choose_network(networks, port, reach);
+	if (choice.network && !choice.rank &&
+	    published_address(node, source, ", since this host reaches none of its networks"))
 		return 0;
-	return fault(error, "kakuremichi.port",
+	if (choice.network) {
+		source->address = choice.address;
+		snprintf(source->via, sizeof(source->via), "network %.64s%s", json_name(choice.network),
+			 !choice.rank	    ? ", the first by name: this host reaches none directly"
+			 : choice.count > 1 ? ", the first by name that this host reaches"
+					    : "");
+		return 0;
+	}
+	if (published_address(node, source, ""))
+		return 0;
+	if (strcmp(json_str(node, "State", "running"), "running") ||
+	    (choice.attached && strcmp(mode, "none")))
+		return wait_for_address(source);
+	return fault(&source->error, "kakuremichi.port",
 		     "the container has no address of its own, and the port is not published");
 }
 
@@ -142,35 +239,98 @@ static const char *first_name(const struct json *node)
 	return name + (*name == '/');
 }
 
-int dockerjson_container(const struct json *node, struct dockerjson_container *out)
+/* What all services of the container have in common. */
+static void set_common(const struct json *node, struct dockerjson_container *out)
 {
-	struct route_source *source = &out->source;
-	const char *id = json_str(node, "Id", "");
+	copy(out->id, sizeof(out->id), json_str(node, "Id", ""));
+	copy(out->name, sizeof(out->name), first_name(node));
+	out->state = state_of(node);
+	out->restarts = !strcmp(json_str(node, "State", ""), "restarting");
+}
+
+static void set_source(const struct json *node, const struct dockerjson_container *container,
+		       struct route_source *out)
+{
+	size_t len;
+
+	out->owner = KKM_DOCKER;
+	out->state = container->state;
+	memcpy(out->id, container->id, sizeof(out->id));
+	memcpy(out->name, container->name, sizeof(out->name));
+	out->created = json_int(node, "Created", 0);
+	set_group(node, out);
+	/* the services of one container are not each other's replicas */
+	len = strlen(out->group);
+	if (*out->labels.service)
+		snprintf(out->group + len, sizeof(out->group) - len, "/%s", out->labels.service);
+}
+
+static int set_follows(const struct json *node, struct dockerjson_container *out)
+{
 	const char *mode = json_str(json_get(node, "HostConfig"), "NetworkMode", "");
+
+	if (strncmp(mode, "container:", 10))
+		return -ENOENT;
+	if (dockerjson_is_id(mode + 10)) {
+		copy(out->follows, sizeof(out->follows), mode + 10);
+		return 0;
+	}
+	return fault(&out->sources->error, "", "its network mode names no container");
+}
+
+/* A single source for the container as a whole. */
+static int reject(const struct json *node, const struct labels_error *error,
+		  struct dockerjson_container *out)
+{
+	out->sources = calloc(1, sizeof(*out->sources));
+	if (!out->sources)
+		return -ENOMEM;
+	out->count = 1;
+	set_source(node, out, out->sources);
+	out->sources->error = *error;
+	return 0;
+}
+
+int dockerjson_container(const struct json *node, const struct dockerjson_reach *reach,
+			 struct dockerjson_container *out)
+{
+	struct labels_error error;
+	struct labels *labels;
+	unsigned int count;
 	int err;
 
 	memset(out, 0, sizeof(*out));
-	if (!json_is_object(node) || !dockerjson_is_id(id))
+	if (!json_is_object(node) || !dockerjson_is_id(json_str(node, "Id", "")))
 		return -EPROTO;
-	source->owner = KKM_DOCKER;
-	copy(source->id, sizeof(source->id), id);
-	copy(source->name, sizeof(source->name), first_name(node));
-	source->created = json_int(node, "Created", 0);
-	source->state = state_of(node);
-	set_group(node, source);
-	err = labels_parse(json_get(node, "Labels"), &source->labels, &source->error);
+	if (!does_run(node))
+		return -ENOENT;
+	set_common(node, out);
+	err = labels_parse(json_get(node, "Labels"), &labels, &count, &error);
+	if (err == -EINVAL)
+		return reject(node, &error, out);
 	if (err)
-		return err == -ENOENT ? err : 0;
-	if (!strncmp(mode, "container:", 10)) {
-		if (dockerjson_is_id(mode + 10))
-			copy(out->follows, sizeof(out->follows), mode + 10);
-		else
-			fault(&source->error, "", "its network mode names no container");
-		return 0;
+		return err;
+	out->sources = calloc(count + 1, sizeof(*out->sources));
+	out->count = out->sources ? count : 0;
+	for (unsigned int i = 0; i < out->count; i++) {
+		out->sources[i].labels = labels[i];
+		set_source(node, out, &out->sources[i]);
 	}
-	dockerjson_address(node, source->labels.port, source->labels.network, &source->address,
-			   &source->error);
+	free(labels);
+	if (!out->sources)
+		return -ENOMEM;
+	if (set_follows(node, out) != -ENOENT)
+		return 0;
+	for (unsigned int i = 0; i < out->count; i++)
+		dockerjson_address(node, reach, &out->sources[i]);
 	return 0;
+}
+
+void dockerjson_container_free(struct dockerjson_container *container)
+{
+	free(container->sources);
+	container->sources = NULL;
+	container->count = 0;
 }
 
 /* "SIGTERM", "term" or "15" */
@@ -202,28 +362,49 @@ int dockerjson_stop_signal(const struct json *node)
 	return number ? number : SIGTERM;
 }
 
+unsigned int dockerjson_stop_timeout_s(const struct json *node)
+{
+	int64_t seconds = json_int(json_get(node, "Config"), "StopTimeout", STOP_TIMEOUT_S);
+
+	return seconds < 0 || seconds > STOP_TIMEOUT_MAX_S ? STOP_TIMEOUT_MAX_S
+							   : (unsigned int)seconds;
+}
+
+/* "died" and "remove" are Podman's words. */
 static const struct {
 	const char *name;
 	enum dockerjson_action action;
+	enum kkm_state state;
 } actions[] = {
-	{ "kill", DOCKER_KILL },     { "die", DOCKER_GONE },	   { "destroy", DOCKER_GONE },
-	{ "start", DOCKER_CHANGED }, { "restart", DOCKER_CHANGED }, { "pause", DOCKER_CHANGED },
-	{ "unpause", DOCKER_CHANGED }, { "rename", DOCKER_CHANGED }, { "update", DOCKER_CHANGED },
-	{ "health_status", DOCKER_CHANGED }, { "connect", DOCKER_CHANGED },
-	{ "disconnect", DOCKER_CHANGED },
+	{ "kill", DOCKER_KILL, 0 },
+	{ "die", DOCKER_DIED, 0 },
+	{ "died", DOCKER_DIED, 0 },
+	{ "destroy", DOCKER_DESTROYED, 0 },
+	{ "remove", DOCKER_DESTROYED, 0 },
+	{ "pause", DOCKER_STATE, KKM_PAUSED },
+	{ "health_status: unhealthy", DOCKER_STATE, KKM_UNHEALTHY },
+	{ "health_status", DOCKER_CHANGED, 0 },
+	{ "health_status: healthy", DOCKER_CHANGED, 0 },
+	{ "health_status: starting", DOCKER_CHANGED, 0 },
+	{ "start", DOCKER_CHANGED, 0 },
+	{ "restart", DOCKER_CHANGED, 0 },
+	{ "unpause", DOCKER_CHANGED, 0 },
+	{ "rename", DOCKER_CHANGED, 0 },
+	{ "update", DOCKER_CHANGED, 0 },
+	{ "oom", DOCKER_CHANGED, 0 },
+	{ "connect", DOCKER_CHANGED, 0 },
+	{ "disconnect", DOCKER_CHANGED, 0 },
 };
 
-/* "health_status: healthy" begins with its name. */
 static void set_action(struct dockerjson_event *event, const char *text)
 {
-	size_t len = strcspn(text, ":");
-
 	event->action = DOCKER_OTHER;
 	event->name = "other";
 	for (size_t i = 0; i < sizeof(actions) / sizeof(*actions); i++) {
-		if (strlen(actions[i].name) == len && !memcmp(actions[i].name, text, len)) {
+		if (!strcmp(actions[i].name, text)) {
 			event->action = actions[i].action;
 			event->name = actions[i].name;
+			event->state = actions[i].state;
 		}
 	}
 }

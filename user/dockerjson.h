@@ -7,29 +7,51 @@
 
 #define DOCKERJSON_VERSION_LEN 16
 
+/* How well this host reaches an address: more is better, 0 not at all; see host_reach(). */
+struct dockerjson_reach {
+	int (*rank)(void *ctx, const struct sockaddr_storage *address);
+	void *ctx;
+};
+
 /* One element of GET /containers/json. */
 struct dockerjson_container {
-	struct route_source source;
-	char follows[KKM_ID_LEN]; /* network_mode container:X; the source has no address then */
+	char id[KKM_ID_LEN];
+	char name[KKM_NAME_LEN];
+	char follows[KKM_ID_LEN]; /* network_mode container:X; the sources have no address then */
+	enum kkm_state state;
+	bool restarts; /* it does not run, and Docker is about to start it again */
+	unsigned int count;
+	struct route_source *sources; /* malloced: one a service, or one with the error */
 };
 
 /*
- * 0, also where the labels are bad (source.error says why); -ENOENT where the container is none of
- * ours, -EPROTO where the JSON is not what Docker sends.
+ * 0, also where the labels are bad or there is no address (the sources' errors say why); -ENOENT
+ * where the container is none of ours, or does not run; -EPROTO where the JSON is not what Docker
+ * sends; -ENOMEM. A source without address and without error has to wait: its network is not
+ * attached yet.
  */
-int dockerjson_container(const struct json *node, struct dockerjson_container *out);
+int dockerjson_container(const struct json *node, const struct dockerjson_reach *reach,
+			 struct dockerjson_container *out);
+void dockerjson_container_free(struct dockerjson_container *container);
 
-/* The address that container `node` is reached at on `port`; 0, or -EINVAL with the reason. */
-int dockerjson_address(const struct json *node, uint16_t port, const char *network,
-		       struct sockaddr_storage *out, struct labels_error *error);
+/*
+ * Give `source` the address that container `node` is reached at for its labels' port, or the error.
+ * 0; -EAGAIN where the container has none yet; -EINVAL.
+ */
+int dockerjson_address(const struct json *node, const struct dockerjson_reach *reach,
+		       struct route_source *source);
 
-/* The stop signal of GET /containers/X/json; SIGTERM where it names none. */
+/* Of GET /containers/X/json: the signal that stops it, SIGTERM where it names none, */
 int dockerjson_stop_signal(const struct json *node);
+/* and the seconds that it then has, 10 where it says nothing. */
+unsigned int dockerjson_stop_timeout_s(const struct json *node);
 
 enum dockerjson_action {
 	DOCKER_OTHER,	/* changes nothing for a route */
 	DOCKER_KILL,	/* a signal was sent: `signal` */
-	DOCKER_GONE,	/* die, destroy */
+	DOCKER_DIED,	/* it may start again */
+	DOCKER_DESTROYED,
+	DOCKER_STATE,	/* it is in `state` now, whatever a list says that was made a moment ago */
 	DOCKER_CHANGED, /* look at the container again */
 };
 
@@ -39,6 +61,7 @@ struct dockerjson_event {
 	char id[KKM_ID_LEN];
 	bool enabled;		/* the labels, where the event carries them, say so */
 	int signal;
+	enum kkm_state state;
 	int64_t time_ns;
 };
 

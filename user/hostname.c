@@ -214,7 +214,9 @@ const char *address_print(const struct sockaddr_storage *address, char *out)
 {
 	char host[INET6_ADDRSTRLEN] = "?";
 
-	if (address->ss_family == AF_INET) {
+	if (address->ss_family == AF_UNSPEC) {
+		snprintf(out, ADDRESS_TEXT_MAX, "-:%u", address_port(address));
+	} else if (address->ss_family == AF_INET) {
 		inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, host,
 			  sizeof(host));
 		snprintf(out, ADDRESS_TEXT_MAX, "%s:%u", host, address_port(address));
@@ -224,6 +226,15 @@ const char *address_print(const struct sockaddr_storage *address, char *out)
 		snprintf(out, ADDRESS_TEXT_MAX, "[%s]:%u", host, address_port(address));
 	}
 	return out;
+}
+
+bool address_is_wildcard(const struct sockaddr_storage *address)
+{
+	static const struct in6_addr any;
+
+	if (address->ss_family == AF_INET)
+		return !((const struct sockaddr_in *)address)->sin_addr.s_addr;
+	return !memcmp(&((const struct sockaddr_in6 *)address)->sin6_addr, &any, sizeof(any));
 }
 
 bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_storage *b)

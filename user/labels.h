@@ -14,8 +14,11 @@
 #include "kakuremichi.h"
 
 #define LABELS_MAX_DOMAINS 16
+#define LABELS_MAX_SERVICES 16
 
+/* One service of a container. */
 struct labels {
+	char service[KKM_SERVICE_LEN]; /* empty: the labels without a name */
 	unsigned int domain_count;
 	char domains[LABELS_MAX_DOMAINS][HOSTNAME_MAX + 1];
 	uint16_t port;
@@ -25,6 +28,7 @@ struct labels {
 	uint16_t tls_port; /* there; 0: `port` */
 	bool proxy_protocol;
 	bool no_sockmap;
+	bool disabled; /* while parsing: this service alone */
 };
 
 struct labels_error {
@@ -33,9 +37,11 @@ struct labels_error {
 };
 
 /*
- * 0; -ENOENT where the container has no kakuremichi.enabled=true and is none of ours; -EINVAL with
- * the label at fault and the reason.
+ * 0 with the container's services, by name, malloced; -ENOENT where it has no
+ * kakuremichi.enabled=true and is none of ours; -EINVAL with the label at fault and the reason;
+ * -ENOMEM.
  */
-int labels_parse(const struct json *object, struct labels *out, struct labels_error *error);
+int labels_parse(const struct json *object, struct labels **out, unsigned int *count,
+		 struct labels_error *error);
 
 #endif

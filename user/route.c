@@ -2,6 +2,7 @@
 #include "route.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,13 +101,17 @@ static int compare_sources(const void *a, const void *b)
 	const struct route_source *x = *(const struct route_source *const *)a;
 	const struct route_source *y = *(const struct route_source *const *)b;
 
+	if (x->gone != y->gone)
+		return x->gone ? 1 : -1;
 	if (x->owner != y->owner)
 		return x->owner < y->owner ? -1 : 1;
 	if (x->created != y->created)
 		return x->created < y->created ? -1 : 1;
 	if (x->order != y->order)
 		return x->order < y->order ? -1 : 1;
-	return strcmp(x->id, y->id);
+	if (strcmp(x->id, y->id))
+		return strcmp(x->id, y->id);
+	return strcmp(x->labels.service, y->labels.service);
 }
 
 static int grow(void **array, unsigned int count, size_t size)
@@ -180,6 +185,8 @@ static void set_backend(struct route_backend *backend, const struct route_source
 	memcpy(backend->name, source->name, sizeof(backend->name));
 	memcpy(backend->group, source->group, sizeof(backend->group));
 	memcpy(backend->description, source->labels.description, sizeof(backend->description));
+	memcpy(backend->service, source->labels.service, sizeof(backend->service));
+	memcpy(backend->via, source->via, sizeof(backend->via));
 }
 
 /* A route is as well as the best of its backends. */
@@ -242,23 +249,70 @@ static int add_route(struct route_table *table, const char *domain, enum kkm_own
 	return 0;
 }
 
+/* The label of a source's service. */
+static const char *label_of(const struct route_source *source, const char *word,
+			    char out[KKM_NAME_LEN])
+{
+	const char *service = source->labels.service;
+
+	snprintf(out, KKM_NAME_LEN, "kakuremichi.%s%s%s", service, *service ? "." : "", word);
+	return out;
+}
+
 static int conflict(struct route_table *table, const struct route_source *source,
 		    const struct route *route)
 {
-	char reason[KKM_REASON_LEN];
+	const struct route_backend *first = &route->backends[0];
+	char reason[KKM_REASON_LEN], label[KKM_NAME_LEN];
 
-	snprintf(reason, sizeof(reason), "the domain belongs to container %.100s, which is older",
-		 route->backends[0].name);
-	return reject(table, source, KKM_CONFLICT, route->domain, "kakuremichi.domain", reason);
+	if (!strcmp(first->id, source->id) && *first->service)
+		snprintf(reason, sizeof(reason), "the domain belongs to service %s of the same "
+			 "container", first->service);
+	else if (!strcmp(first->id, source->id))
+		snprintf(reason, sizeof(reason), "the domain belongs to the same container's labels "
+			 "without a name");
+	else
+		snprintf(reason, sizeof(reason), "the domain belongs to container %.100s, which is "
+			 "older", first->name);
+	return reject(table, source, KKM_CONFLICT, route->domain,
+		      label_of(source, "domain", label), reason);
 }
 
 static int full(struct route_table *table, const struct route_source *source, const char *domain,
 		const char *what, unsigned int limit, const char *advice)
 {
-	char reason[KKM_REASON_LEN];
+	char reason[KKM_REASON_LEN], label[KKM_NAME_LEN];
 
 	snprintf(reason, sizeof(reason), "%s full (%u entries)%s", what, limit, advice);
-	return reject(table, source, KKM_REJECTED, domain, "kakuremichi.domain", reason);
+	return reject(table, source, KKM_REJECTED, domain, label_of(source, "domain", label),
+		      reason);
+}
+
+static bool is_own(const struct route_limits *limits, struct sockaddr_storage address,
+		   uint16_t port)
+{
+	/* at one offset in both families (ip(7), ipv6(7)) */
+	((struct sockaddr_in *)&address)->sin_port = htons(port);
+	return port && address.ss_family && limits->is_own && limits->is_own(limits->ctx, &address);
+}
+
+/* The word of the label that leads a request back to the agent, or NULL. */
+static const char *leads_back(const struct route_limits *limits, const struct route_source *source)
+{
+	if (is_own(limits, source->address, address_port(&source->address)))
+		return "port";
+	return is_own(limits, source->address, source->labels.tls_port) ? "tls.port" : NULL;
+}
+
+static int refuse_own(struct route_table *table, const struct route_source *source,
+		      const char *domain, const char *word)
+{
+	char label[KKM_NAME_LEN];
+
+	return reject(table, source, KKM_REJECTED, domain,
+		      source->owner == KKM_DOCKER ? label_of(source, word, label) : "",
+		      "leads to the agent's own listener, and requests would go round: give the port "
+		      "that the service listens on");
 }
 
 struct build {
@@ -273,7 +327,12 @@ static int add_domain(struct build *build, const struct route_source *source, co
 	struct route_table *table = build->table;
 	const struct route *known = route_exact(table, domain);
 	const struct route_backend *there;
+	const char *word = leads_back(build->limits, source);
 
+	if (word)
+		return refuse_own(table, source, domain, word);
+	if (known && source->gone)
+		return 0;
 	if (known && (known->owner != source->owner ||
 		      strcmp(known->backends[0].group, source->group)))
 		return conflict(table, source, known);
@@ -355,6 +414,39 @@ out:
 	free(sorted);
 	route_table_put(&build.table);
 	return err;
+}
+
+static uint64_t set_leaving(struct route_load *load, bool leaving, uint64_t now_ms)
+{
+	if (!leaving)
+		atomic_store(&load->leaving_ms, 0);
+	else if (!atomic_load(&load->leaving_ms))
+		atomic_store(&load->leaving_ms, now_ms);
+	return atomic_load(&load->leaving_ms);
+}
+
+bool route_mark_leaving(const struct route_table *previous, const struct route_table *next,
+			uint64_t now_ms)
+{
+	uint64_t any = 0;
+
+	for (unsigned int i = 0; i < next->count; i++) {
+		for (unsigned int j = 0; j < next->routes[i].count; j++) {
+			const struct route_backend *backend = &next->routes[i].backends[j];
+
+			backend->load->generation = next->generation;
+			any |= set_leaving(backend->load, backend->state == KKM_DRAINING, now_ms);
+		}
+	}
+	for (unsigned int i = 0; previous && i < previous->count; i++) {
+		for (unsigned int j = 0; j < previous->routes[i].count; j++) {
+			struct route_load *load = previous->routes[i].backends[j].load;
+
+			if (load->generation != next->generation)
+				any |= set_leaving(load, true, now_ms);
+		}
+	}
+	return any;
 }
 
 struct route_table *route_table_get(struct route_table *table)

@@ -26,7 +26,9 @@ struct route_source {
 	char group[KKM_NAME_LEN * 2]; /* equal for the replicas of one service */
 	int64_t created;	      /* the older one keeps a domain: seconds, */
 	uint64_t order;		      /* and who came first of those of one second */
-	struct sockaddr_storage address;
+	struct sockaddr_storage address; /* AF_UNSPEC, with a port: not known yet */
+	char via[KKM_VIA_LEN];		 /* how it was chosen */
+	bool gone; /* has stopped: keeps its domains known for a moment, if nobody else wants them */
 	struct labels labels;
 	struct labels_error error; /* with a reason: rejected, and listed so */
 };
@@ -35,6 +37,9 @@ struct route_source {
 struct route_load {
 	atomic_uint refs;
 	atomic_uint connections;
+	/* CLOCK_MONOTONIC, since when it has been stopping or is no backend any more; 0: neither */
+	_Atomic uint64_t leaving_ms;
+	uint64_t generation; /* of the last table that has it; for whoever builds them */
 };
 
 struct route_backend {
@@ -48,6 +53,8 @@ struct route_backend {
 	char name[KKM_NAME_LEN];
 	char description[KKM_REASON_LEN];
 	char group[KKM_NAME_LEN * 2];
+	char service[KKM_SERVICE_LEN];
+	char via[KKM_VIA_LEN];
 	struct route_load *load;
 };
 
@@ -82,6 +89,9 @@ struct route_table {
 struct route_limits {
 	unsigned int routes;
 	unsigned int backends;
+	/* Is this one of the agent's own listeners? A route there would go round. NULL: none is. */
+	bool (*is_own)(void *ctx, const struct sockaddr_storage *address);
+	void *ctx;
 };
 
 /*
@@ -91,6 +101,12 @@ struct route_limits {
 int route_table_build(const struct route_source *const *sources, size_t count,
 		      const struct route_limits *limits, bool ready,
 		      const struct route_table *previous, struct route_table **out);
+/*
+ * `next` takes the place of `previous` (or NULL) at now_ms: mark the loads of backends that stop or
+ * have gone, unmark the others. True where any is marked.
+ */
+bool route_mark_leaving(const struct route_table *previous, const struct route_table *next,
+			uint64_t now_ms);
 struct route_table *route_table_get(struct route_table *table);
 void route_table_put(struct route_table **table);
 

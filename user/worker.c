@@ -230,6 +230,8 @@ static void woken(void *ctx)
 	pthread_mutex_unlock(&worker->lock);
 	if (table)
 		take_table(worker, table);
+	if (table && worker->shared->leaving && !worker->leaving_timer.place)
+		connection_cut_leaving(&worker->leaving_timer);
 	if (leave)
 		connection_leave_engines(worker);
 	if (!worker->resume.place)
@@ -264,6 +266,7 @@ static int init(struct worker *worker, const struct worker_socket *sockets, unsi
 	worker->resume.fire = resume_fire;
 	worker->legs_timer.fire = connection_expire_legs;
 	worker->look_timer.fire = connection_look_after;
+	worker->leaving_timer.fire = connection_cut_leaving;
 	worker->stats = datapath ? datapath_stats(datapath, worker->index) : &worker->own_stats;
 	err = engine_slots_init(&worker->slots, worker->index * slots, slots);
 	if (err)

@@ -19,6 +19,7 @@ struct worker_shared {
 	const struct config *config;
 	struct datapath *datapath; /* or NULL */
 	_Atomic enum kkm_engine engine; /* the one to try first */
+	atomic_bool leaving;	  /* backends stop, or have gone, while somebody may speak to them */
 	bool requests;		  /* it may carry requests too, */
 	bool streams;		  /* and what comes behind a 101 */
 	bool small_reads;	  /* enrolled sockets are sent only what one read takes */
@@ -52,6 +53,7 @@ struct worker {
 	struct leg *legs_oldest, *legs_newest; /* idle connections to containers */
 	struct loop_timer legs_timer;
 	struct loop_timer look_timer;
+	struct loop_timer leaving_timer;
 
 	struct route_table *table;
 	pthread_mutex_t lock; /* protects the next three */

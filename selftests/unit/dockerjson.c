@@ -53,12 +53,29 @@ static struct json *container(const struct parts *parts)
 	return node;
 }
 
+/* What host_reach() would say: 198.18.0.0/16 and 172.0.0.0/8 are on bridges, 10.0.0.0/8 nearby, nothing else. */
+static int rank(void *ctx, const struct sockaddr_storage *address)
+{
+	char text[ADDRESS_TEXT_MAX];
+
+	(void)ctx;
+	address_print(address, text);
+	return !strncmp(text, "198.18.", 7) || !strncmp(text, "172.", 4) ? 2 : !strncmp(text, "10.", 3) ? 1 : 0;
+}
+
+static const struct dockerjson_reach reach = { .rank = rank };
+static struct dockerjson_container last;
+
+/* Valid until the next one. */
 static int parse(const struct parts *parts, struct dockerjson_container *out)
 {
 	struct json *node = container(parts);
-	int err = dockerjson_container(node, out);
+	int err = dockerjson_container(node, &reach, out);
 
 	json_free(&node);
+	dockerjson_container_free(&last);
+	if (!err)
+		last = *out;
 	return err;
 }
 
@@ -68,8 +85,8 @@ static void assert_address(const struct dockerjson_container *c, const char *exp
 {
 	char text[ADDRESS_TEXT_MAX];
 
-	assert_string_equal(c->source.error.reason, "");
-	assert_string_equal(address_print(&c->source.address, text), expected);
+	assert_string_equal(c->sources->error.reason, "");
+	assert_string_equal(address_print(&c->sources->address, text), expected);
 }
 
 static void plain(void **state)
@@ -78,12 +95,12 @@ static void plain(void **state)
 
 	(void)state;
 	assert_int_equal(parse(PARTS(.mode = "default"), &c), 0);
-	assert_int_equal(c.source.owner, KKM_DOCKER);
-	assert_int_equal(c.source.state, KKM_ACTIVE);
-	assert_string_equal(c.source.id, ID);
-	assert_string_equal(c.source.name, "shop-web-1");
-	assert_int_equal(c.source.created, 1700000000);
-	assert_string_equal(c.source.labels.domains[0], "a.example");
+	assert_int_equal(c.sources->owner, KKM_DOCKER);
+	assert_int_equal(c.sources->state, KKM_ACTIVE);
+	assert_string_equal(c.sources->id, ID);
+	assert_string_equal(c.sources->name, "shop-web-1");
+	assert_int_equal(c.sources->created, 1700000000);
+	assert_string_equal(c.sources->labels.domains[0], "a.example");
 	assert_string_equal(c.follows, "");
 	assert_address(&c, "172.17.0.2:8080");
 }
@@ -111,7 +128,7 @@ static void not_ours_or_not_docker(void **state)
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		struct json *node = json_parse(bad[i], strlen(bad[i]));
 
-		if (dockerjson_container(node, &c) != -EPROTO)
+		if (dockerjson_container(node, NULL, &c) != -EPROTO)
 			fail_msg("%s is taken", bad[i]);
 		json_free(&node);
 	}
@@ -141,8 +158,10 @@ static void odd_types(void **state)
 		struct json *node = json_parse(odd[i], strlen(odd[i]));
 
 		assert_non_null(node);
-		assert_int_equal(dockerjson_container(node, &c), 0);
-		assert_true(*c.source.error.reason);
+		assert_int_equal(dockerjson_container(node, NULL, &c), 0);
+		assert_int_equal(c.count, 1);
+		assert_true(*c.sources->error.reason || !c.sources->address.ss_family);
+		dockerjson_container_free(&c);
 		json_free(&node);
 	}
 }
@@ -156,9 +175,9 @@ static void bad_labels_are_listed(void **state)
 					       "\"kakuremichi.domain\":\"a.example\""),
 			       &c),
 			 0);
-	assert_string_equal(c.source.error.label, "kakuremichi.port");
-	assert_string_equal(c.source.name, "shop-web-1");
-	assert_string_equal(c.source.id, ID);
+	assert_string_equal(c.sources->error.label, "kakuremichi.port");
+	assert_string_equal(c.sources->name, "shop-web-1");
+	assert_string_equal(c.sources->id, ID);
 }
 
 static void network_modes(void **state)
@@ -175,15 +194,15 @@ static void network_modes(void **state)
 	assert_address(&c, "172.20.0.3:8080");
 	assert_int_equal(parse(PARTS(.mode = "container:" ID2, .networks = ""), &c), 0);
 	assert_string_equal(c.follows, ID2);
-	assert_string_equal(c.source.error.reason, "");
+	assert_string_equal(c.sources->error.reason, "");
 	assert_int_equal(parse(PARTS(.mode = "container:", .networks = ""), &c), 0);
-	assert_true(*c.source.error.reason);
+	assert_true(*c.sources->error.reason);
 	assert_int_equal(parse(PARTS(.mode = "container:../x", .networks = ""), &c), 0);
-	assert_true(*c.source.error.reason);
+	assert_true(*c.sources->error.reason);
 	assert_int_equal(parse(PARTS(.mode = "none", .networks = NETWORK("none", "")), &c), 0);
-	assert_true(*c.source.error.reason);
+	assert_true(*c.sources->error.reason);
 	assert_int_equal(parse(PARTS(.networks = ""), &c), 0);
-	assert_true(*c.source.error.reason);
+	assert_true(*c.sources->error.reason);
 }
 
 static void several_networks(void **state)
@@ -206,7 +225,7 @@ static void several_networks(void **state)
 		parse(PARTS(.networks = two, .labels = LABELS ",\"kakuremichi.network\":\"other\""),
 		      &c),
 		0);
-	assert_string_equal(c.source.error.label, "kakuremichi.network");
+	assert_string_equal(c.sources->error.label, "kakuremichi.network");
 	/* the first has no address (disconnected, or a driver without) */
 	assert_int_equal(
 		parse(PARTS(.networks = NETWORK("a", "") "," NETWORK("b", "10.0.3.2")), &c), 0);
@@ -250,7 +269,7 @@ static void published_ports(void **state)
 					     "udp") ",{\"PrivatePort\":8080,\"Type\":\"tcp\"}"),
 			       &c),
 			 0);
-	assert_string_equal(c.source.error.label, "kakuremichi.port");
+	assert_string_equal(c.sources->error.label, "kakuremichi.port");
 }
 
 static void states(void **state)
@@ -265,22 +284,118 @@ static void states(void **state)
 		{ "running", "Up 3 seconds (health: starting)", KKM_STARTING },
 		{ "running", "Up 3 minutes (unhealthy)", KKM_UNHEALTHY },
 		{ "paused", "Up 3 minutes (Paused)", KKM_PAUSED },
-		{ "created", "Created", KKM_STARTING },
+		{ "stopping", "Stopping", KKM_DRAINING },
 		{ "restarting", "Restarting (1) 5 seconds ago", KKM_STARTING },
 	};
+	static const char *const stopped[] = { "exited", "created", "dead", "removing" };
 	struct dockerjson_container c;
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		assert_int_equal(
 			parse(PARTS(.state = cases[i].state, .status = cases[i].status), &c), 0);
-		if (c.source.state != cases[i].expected)
-			fail_msg("%s: state %d", cases[i].status, c.source.state);
+		if (c.sources->state != cases[i].expected)
+			fail_msg("%s: state %d", cases[i].status, c.sources->state);
 	}
-	assert_int_not_equal(
-		(parse(PARTS(.state = "exited", .status = "Exited (0) 2 hours ago"), &c),
-		 c.source.state),
-		KKM_ACTIVE);
+	assert_true(c.restarts);
+	for (size_t i = 0; i < sizeof(stopped) / sizeof(*stopped); i++)
+		assert_int_equal(parse(PARTS(.state = stopped[i]), &c), -ENOENT);
+}
+
+/* No address, and one is to be expected: the domain is known, and nobody is sent anywhere. */
+static void waiting(void **state)
+{
+	struct dockerjson_container c;
+
+	(void)state;
+	assert_int_equal(parse(PARTS(.networks = NETWORK("front", "")), &c), 0);
+	assert_string_equal(c.sources->error.reason, "");
+	assert_int_equal(c.sources->address.ss_family, AF_UNSPEC);
+	assert_int_equal(address_port(&c.sources->address), 8080);
+	assert_int_equal(c.sources->state, KKM_STARTING);
+	assert_int_equal(parse(PARTS(.networks = NETWORK("front", ""), .state = "restarting",
+				     .labels = LABELS ",\"kakuremichi.network\":\"back\""),
+			       &c),
+			 0);
+	assert_string_equal(c.sources->error.reason, "");
+	assert_int_equal(c.sources->address.ss_family, AF_UNSPEC);
+}
+
+/* Reached best, then by name; and the reason is told. */
+static void reached_first(void **state)
+{
+	static const struct {
+		const char *networks, *address, *via;
+	} cases[] = {
+		{ NETWORK("a", "192.0.2.2") "," NETWORK("b", "198.18.0.9") "," NETWORK("c",
+										       "10.0.0.2"),
+		  "198.18.0.9:8080", "network b, the first by name that this host reaches" },
+		{ NETWORK("a", "192.0.2.2") "," NETWORK("c", "10.0.0.2"), "10.0.0.2:8080",
+		  "network c, the first by name that this host reaches" },
+		{ NETWORK("z", "198.18.0.8") "," NETWORK("b", "198.18.0.9"), "198.18.0.9:8080",
+		  "network b, the first by name that this host reaches" },
+		{ NETWORK("z", "192.0.2.3") "," NETWORK("y", "192.0.2.2"), "192.0.2.2:8080",
+		  "network y, the first by name: this host reaches none directly" },
+		{ NETWORK("z", "198.18.0.8"), "198.18.0.8:8080", "network z" },
+	};
+	struct dockerjson_container c;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		assert_int_equal(parse(PARTS(.networks = cases[i].networks), &c), 0);
+		assert_address(&c, cases[i].address);
+		assert_string_equal(c.sources->via, cases[i].via);
+	}
+	/* what nobody here reaches may be published */
+	assert_int_equal(parse(PARTS(.networks = NETWORK("z", "192.0.2.3"),
+				     .ports = PORT("0.0.0.0", "8080", "8081", "tcp")),
+			       &c),
+			 0);
+	assert_address(&c, "127.0.0.1:8081");
+	assert_non_null(strstr(c.sources->via, "published port"));
+}
+
+static void several_services(void **state)
+{
+	struct dockerjson_container c;
+
+	(void)state;
+	assert_int_equal(
+		parse(PARTS(.labels = LABELS ",\"kakuremichi.api.domain\":\"api.example\","
+					     "\"kakuremichi.api.port\":\"9090\"",
+			    .networks = "",
+			    .ports = PORT("0.0.0.0", "8080", "81", "tcp") "," PORT("0.0.0.0", "9090",
+										   "82", "tcp")),
+		      &c),
+		0);
+	assert_int_equal(c.count, 2);
+	assert_address(&c, "127.0.0.1:81");
+	assert_string_equal(c.sources[1].labels.service, "api");
+	assert_int_equal(address_port(&c.sources[1].address), 82);
+	assert_string_not_equal(c.sources[0].group, c.sources[1].group);
+}
+
+static void stop_timeout(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned int expected;
+	} cases[] = {
+		{ "{\"Config\":{\"StopTimeout\":3}}", 3 },
+		{ "{\"Config\":{\"StopTimeout\":0}}", 0 },
+		{ "{\"Config\":{\"StopTimeout\":-1}}", 86400 },
+		{ "{\"Config\":{\"StopTimeout\":null}}", 10 },
+		{ "{\"Config\":{}}", 10 },
+		{ "{}", 10 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct json *node = json_parse(cases[i].text, strlen(cases[i].text));
+
+		assert_int_equal(dockerjson_stop_timeout_s(node), cases[i].expected);
+		json_free(&node);
+	}
 }
 
 static void group_of(const struct parts *parts, char out[KKM_NAME_LEN * 2])
@@ -288,7 +403,7 @@ static void group_of(const struct parts *parts, char out[KKM_NAME_LEN * 2])
 	struct dockerjson_container c;
 
 	assert_int_equal(parse(parts, &c), 0);
-	strcpy(out, c.source.group);
+	strcpy(out, c.sources->group);
 	assert_true(*out);
 }
 
@@ -403,15 +518,17 @@ static const struct {
 	{ NEW("container", "kill", LABELS ",\"signal\":\"15\""), DOCKER_KILL, ID, true, SIGTERM },
 	{ NEW("container", "kill", "\"signal\":\"9\""), DOCKER_KILL, ID, false, SIGKILL },
 	{ NEW("container", "kill", "\"signal\":\"SIGHUP\""), DOCKER_KILL, ID, false, SIGHUP },
-	{ NEW("container", "die", LABELS ",\"exitCode\":\"0\""), DOCKER_GONE, ID, true, 0 },
-	{ NEW("container", "destroy", LABELS), DOCKER_GONE, ID, true, 0 },
-	{ NEW("container", "pause", ""), DOCKER_CHANGED, ID, false, 0 },
+	{ NEW("container", "die", LABELS ",\"exitCode\":\"0\""), DOCKER_DIED, ID, true, 0 },
+	{ NEW("container", "destroy", LABELS), DOCKER_DESTROYED, ID, true, 0 },
+	{ NEW("container", "pause", ""), DOCKER_STATE, ID, false, 0 },
 	{ NEW("container", "unpause", ""), DOCKER_CHANGED, ID, false, 0 },
 	{ NEW("container", "rename", "\"oldName\":\"/x\""), DOCKER_CHANGED, ID, false, 0 },
 	{ NEW("container", "health_status: healthy", LABELS), DOCKER_CHANGED, ID, true, 0 },
-	{ NEW("container", "health_status: unhealthy", LABELS), DOCKER_CHANGED, ID, true, 0 },
+	{ NEW("container", "health_status: unhealthy", LABELS), DOCKER_STATE, ID, true, 0 },
 	{ NEW("container", "exec_start: curl localhost", LABELS), DOCKER_OTHER, NULL, true, 0 },
 	{ NEW("container", "exec_die", LABELS ",\"signal\":\"9\""), DOCKER_OTHER, NULL, true, 9 },
+	{ NEW("container", "oom", LABELS), DOCKER_CHANGED, ID, true, 0 },
+	{ NEW("container", "died", LABELS), DOCKER_DIED, ID, true, 0 },
 	{ NEW("container", "attach", ""), DOCKER_OTHER, NULL, false, 0 },
 	{ NEW("container", "starting", ""), DOCKER_OTHER, NULL, false, 0 },
 	{ NEW("network", "connect", "\"container\":\"" ID2 "\",\"name\":\"front\""), DOCKER_CHANGED,
@@ -555,16 +672,21 @@ static void ids(void **state)
 
 int main(void)
 {
+	int failed;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain),	   cmocka_unit_test(not_ours_or_not_docker),
 		cmocka_unit_test(odd_types),	   cmocka_unit_test(bad_labels_are_listed),
 		cmocka_unit_test(network_modes),   cmocka_unit_test(several_networks),
 		cmocka_unit_test(published_ports), cmocka_unit_test(states),
+		cmocka_unit_test(waiting),	   cmocka_unit_test(reached_first),
+		cmocka_unit_test(several_services), cmocka_unit_test(stop_timeout),
 		cmocka_unit_test(replicas),	   cmocka_unit_test(long_names_stay_apart),
 		cmocka_unit_test(stop_signals),	   cmocka_unit_test(every_event),
 		cmocka_unit_test(not_events),	   cmocka_unit_test(event_stream_cut_anywhere),
 		cmocka_unit_test(versions),	   cmocka_unit_test(ids),
 	};
 
-	return cmocka_run_group_tests_name("dockerjson", tests, NULL, NULL);
+	failed = cmocka_run_group_tests_name("dockerjson", tests, NULL, NULL);
+	dockerjson_container_free(&last);
+	return failed;
 }

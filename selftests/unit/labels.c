@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -19,11 +20,18 @@
 static int parse(const char *text, struct labels *out, struct labels_error *error)
 {
 	struct json *root = json_parse(text, strlen(text));
+	struct labels *services = NULL;
+	unsigned int count;
 	int err;
 
 	assert_non_null(root);
-	err = labels_parse(root, out, error);
+	err = labels_parse(root, &services, &count, error);
 	json_free(&root);
+	if (!err) {
+		assert_int_equal(count, 1);
+		*out = services[0];
+	}
+	free(services);
 	return err;
 }
 
@@ -83,10 +91,11 @@ static void not_ours(void **state)
 static void null_labels(void **state)
 {
 	struct labels_error error;
-	struct labels labels;
+	struct labels labels, *services;
+	unsigned int count;
 
 	(void)state;
-	assert_int_equal(labels_parse(NULL, &labels, &error), -ENOENT);
+	assert_int_equal(labels_parse(NULL, &services, &count, &error), -ENOENT);
 	assert_int_equal(parse("null", &labels, &error), -ENOENT);
 }
 
@@ -277,6 +286,108 @@ static void limits(void **state)
 	assert_true(strlen(error.reason) < KKM_REASON_LEN);
 }
 
+static void several_services(void **state)
+{
+	static const char text[] =
+		"{" GOOD ",\"kakuremichi.web.domain\":\"w.example,*.w.example\","
+		"\"kakuremichi.api.port\":\"9000\",\"kakuremichi.web.port\":\"8080\","
+		"\"kakuremichi.api.domain\":\"api.example\",\"kakuremichi.network\":\"front\","
+		"\"kakuremichi.api.network\":\"back\",\"kakuremichi.api.tls\":\"passthrough\","
+		"\"kakuremichi.api.tls.port\":\"9443\",\"kakuremichi.sockmap\":\"off\","
+		"\"kakuremichi.off.enabled\":\"false\",\"kakuremichi.off.port\":\"1\"}";
+	struct json *root = json_parse(text, strlen(text));
+	struct labels_error error;
+	struct labels *services;
+	unsigned int count;
+
+	(void)state;
+	assert_int_equal(labels_parse(root, &services, &count, &error), 0);
+	json_free(&root);
+	assert_int_equal(count, 3);
+	assert_string_equal(services[0].service, "");
+	assert_int_equal(services[0].port, 80);
+	assert_string_equal(services[1].service, "api");
+	assert_string_equal(services[1].domains[0], "api.example");
+	assert_int_equal(services[1].port, 9000);
+	assert_string_equal(services[1].network, "back");
+	assert_int_equal(services[1].tls_port, 9443);
+	assert_string_equal(services[2].service, "web");
+	assert_int_equal(services[2].domain_count, 2);
+	assert_string_equal(services[2].domains[1], "*.w.example");
+	assert_false(services[2].tls);
+	/* the container's matter */
+	assert_string_equal(services[2].network, "front");
+	for (unsigned int i = 0; i < count; i++)
+		assert_true(services[i].no_sockmap);
+	free(services);
+}
+
+/* Labels without a name are a service only where they say so. */
+static void only_named_services(void **state)
+{
+	struct labels_error error;
+	struct labels labels;
+
+#define NAMED "\"kakuremichi.web.domain\":\"w.example\",\"kakuremichi.web.port\":\"81\""
+	(void)state;
+	assert_int_equal(parse("{" ENABLED "," NAMED ",\"kakuremichi.sockmap\":\"off\","
+			       "\"kakuremichi.description\":\"x\"}",
+			       &labels, &error),
+			 0);
+	assert_string_equal(labels.service, "web");
+	assert_true(labels.no_sockmap);
+	assert_int_equal(parse("{" ENABLED "," NAMED "," PORT "}", &labels, &error), -EINVAL);
+	assert_string_equal(error.label, "kakuremichi.domain");
+}
+
+static void bad_services(void **state)
+{
+	static const struct {
+		const char *text, *label;
+	} cases[] = {
+#define WITH(labels) "{" GOOD "," labels "}"
+		{ WITH("\"kakuremichi.web.domain\":\"w.example\""), "kakuremichi.web.port" },
+		{ WITH("\"kakuremichi.web.port\":\"80\""), "kakuremichi.web.domain" },
+		{ WITH(NAMED ",\"kakuremichi.web.port.x\":\"80\""), "kakuremichi.web.port.x" },
+		{ WITH(NAMED ",\"kakuremichi.web.web.port\":\"80\""), "kakuremichi.web.web.port" },
+		{ WITH(NAMED ",\"kakuremichi.web\":\"80\""), "kakuremichi.web" },
+		{ WITH(NAMED ",\"kakuremichi.web.tls.port\":\"80\""), "kakuremichi.web.tls.port" },
+		{ WITH("\"kakuremichi.port.domain\":\"w.example\""), "kakuremichi.port.domain" },
+		{ WITH("\"kakuremichi.a_b.domain\":\"w.example\""), "kakuremichi.a_b.domain" },
+		{ WITH("\"kakuremichi.-a.domain\":\"w.example\""), "kakuremichi.-a.domain" },
+		{ WITH("\"kakuremichi.a-.port\":\"80\""), "kakuremichi.a-.port" },
+		{ WITH("\"kakuremichi..port\":\"80\""), "kakuremichi..port" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct labels_error error;
+		struct labels labels;
+
+		if (parse(cases[i].text, &labels, &error) != -EINVAL)
+			fail_msg("%s is taken", cases[i].text);
+		if (strcmp(error.label, cases[i].label))
+			fail_msg("%s: label '%s'", cases[i].text, error.label);
+	}
+}
+
+static void too_many_services(void **state)
+{
+	static char text[8192];
+	struct labels_error error;
+	struct labels labels;
+	int len = snprintf(text, sizeof(text), "{" GOOD);
+
+	(void)state;
+	for (int i = 0; i < LABELS_MAX_SERVICES; i++)
+		len += snprintf(text + len, sizeof(text) - (size_t)len,
+				",\"kakuremichi.s%d.domain\":\"s%d.example\","
+				"\"kakuremichi.s%d.port\":\"80\"", i, i, i);
+	snprintf(text + len, sizeof(text) - (size_t)len, "}");
+	assert_int_equal(parse(text, &labels, &error), -EINVAL);
+	assert_non_null(strstr(error.reason, "more than"));
+}
+
 /* Length of the valid UTF-8 at the beginning; enough for two-byte letters. */
 static bool is_utf8(const char *text)
 {
@@ -326,6 +437,10 @@ int main(void)
 		cmocka_unit_test(bad_labels),
 		cmocka_unit_test(tls_and_proxy_protocol),
 		cmocka_unit_test(several_names),
+		cmocka_unit_test(several_services),
+		cmocka_unit_test(only_named_services),
+		cmocka_unit_test(bad_services),
+		cmocka_unit_test(too_many_services),
 		cmocka_unit_test(limits),
 		cmocka_unit_test(cut_between_characters),
 	};
