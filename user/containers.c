@@ -13,6 +13,7 @@
 #define GONE_MS 2000	   /* a restart takes less: its domain stays known */
 #define TOLD_MS 1000	   /* for so long a list may be older than an event */
 #define WAIT_MS 10000	   /* for an address */
+#define OWNER_MS 2000	   /* for whoever has the network that it shares */
 #define SURVIVED_MS 10000  /* behind its stop timeout a container that still runs was not stopped */
 #define STOP_TIMEOUT_S 10  /* until it has been inspected */
 
@@ -25,6 +26,7 @@ struct container {
 	bool seen;	/* in the list that is being applied */
 	bool unread;	/* has started: its address is not known before it has been listed */
 	bool doubted;
+	bool gave_up;	 /* waiting for an address, until something happens to it */
 	bool unresolved; /* the container that it follows has to be asked for */
 	bool told;	 /* by an event: */
 	enum kkm_state told_state;
@@ -149,7 +151,8 @@ static void set_wait(struct container *container, uint64_t now_ms)
 	if (!is_waiting(container) || container->info.restarts)
 		container->wait_until_ms = 0;
 	else if (!container->wait_until_ms)
-		container->wait_until_ms = now_ms + WAIT_MS;
+		container->wait_until_ms =
+			now_ms + (*container->info.follows ? OWNER_MS : WAIT_MS);
 }
 
 static void log_source(const struct route_source *source)
@@ -205,6 +208,21 @@ static bool is_outdated(const struct container *container, const struct dockerjs
 	return container->gone_until_ms && !info->restarts;
 }
 
+/* What waits has waited long enough: why it has no address becomes the reason not to route it. */
+static void give_up(struct container *container)
+{
+	for (unsigned int i = 0; i < container->info.count; i++) {
+		struct route_source *source = &container->info.sources[i];
+
+		if (source->address.ss_family || *source->error.reason)
+			continue;
+		snprintf(source->error.reason, sizeof(source->error.reason), "%s",
+			 *source->via ? source->via : "no network of the container has an address");
+	}
+	container->gave_up = true;
+	container->wait_until_ms = 0;
+}
+
 static void take(struct containers *containers, struct container *container,
 		 struct dockerjson_container *info, uint64_t now_ms)
 {
@@ -217,6 +235,8 @@ static void take(struct containers *containers, struct container *container,
 	container->unread = container->doubted = false;
 	container->unresolved = *info->follows;
 	set_wait(container, now_ms);
+	if (container->gave_up && !container->unresolved && is_waiting(container))
+		give_up(container);
 	for (unsigned int i = 0; i < info->count; i++)
 		info->sources[i].order = container->order;
 	was_same = same_sources(&old, &container->info);
@@ -239,11 +259,8 @@ static void upsert(struct containers *containers, const struct json *node, uint6
 {
 	struct dockerjson_container info;
 	struct container *container;
-	int err = dockerjson_container(node, &containers->reach, &info);
 
-	if (err == -EPROTO)
-		log_warn("Docker sent a container that is none", NULL);
-	if (err)
+	if (dockerjson_container(node, &containers->reach, &info))
 		return;
 	container = *find(containers, info.id);
 	if (!container)
@@ -262,6 +279,10 @@ bool containers_apply(struct containers *containers, const struct json *list, ui
 
 	if (!json_is_array(list))
 		return false;
+	json_each(node, list) {
+		if (!dockerjson_is_id(json_str(node, "Id", "")))
+			return false;
+	}
 	for (struct container *c = containers->all; c; c = c->next)
 		c->seen = false;
 	/* Docker lists the newest first, by a clock that is finer than `Created` */
@@ -318,7 +339,7 @@ static void on_kill(struct container *container, int signal, uint64_t now_ms)
 static void on_start(struct container *container)
 {
 	container->unread = true;
-	container->told = false;
+	container->gave_up = container->told = false;
 	container->told_until_ms = container->draining_until_ms = container->gone_until_ms = 0;
 }
 
@@ -327,7 +348,7 @@ static void on_change(struct container *container, const char *name)
 	if (!strcmp(name, "start")) {
 		on_start(container);
 	} else if (strcmp(name, "oom") && strcmp(name, "rename") && strcmp(name, "update")) {
-		container->told = false;
+		container->gave_up = container->told = false;
 		container->told_until_ms = 0;
 	}
 }
@@ -392,24 +413,14 @@ static bool is_over(uint64_t *deadline_ms, uint64_t now_ms)
 	return true;
 }
 
-static void end_wait(struct containers *containers, struct container *container)
-{
-	for (unsigned int i = 0; i < container->info.count; i++) {
-		struct route_source *source = &container->info.sources[i];
-
-		if (source->address.ss_family || *source->error.reason)
-			continue;
-		snprintf(source->error.reason, sizeof(source->error.reason), "%s",
-			 *source->via ? source->via : "no network of the container has an address");
-		log_source(source);
-		containers->changed = true;
-	}
-}
-
 static void expire_one(struct containers *containers, struct container *container, uint64_t now_ms)
 {
-	if (is_over(&container->wait_until_ms, now_ms))
-		end_wait(containers, container);
+	if (is_over(&container->wait_until_ms, now_ms)) {
+		give_up(container);
+		containers->changed = true;
+		for (unsigned int i = 0; i < container->info.count; i++)
+			log_source(&container->info.sources[i]);
+	}
 	if (is_over(&container->told_until_ms, now_ms))
 		container->told = false;
 	if (is_over(&container->draining_until_ms, now_ms))
@@ -498,6 +509,8 @@ void containers_followed(struct containers *containers, const char *id, const st
 		c->unresolved = false;
 		follow(c, &containers->reach, node);
 		set_wait(c, now_ms);
+		if (c->gave_up && is_waiting(c))
+			give_up(c);
 		if (!same_sources(&was, &c->info)) {
 			containers->changed = true;
 			for (unsigned int i = 0; i < c->info.count && node; i++)

@@ -15,10 +15,12 @@
 
 #define BACKOFF_MIN_MS 250
 #define BACKOFF_MAX_MS 2000 /* a socket of this host costs nothing to try, */
-#define BACKOFF_TCP_MS 10000 /* another host's does */
+#define BACKOFF_LONG_MS 10000 /* another host's does, and what has failed often */
+#define OFTEN 10
+#define RENEW_DELAY_MS 1000
 #define QUERY_TIMEOUT_MS 30000
 #define PING_TIMEOUT_MS 5000
-#define ANSWER_MAX (64u << 20)
+#define ANSWER_MAX (32u << 20) /* 10,000 containers and more */
 #define EVENT_MAX (1u << 20)
 #define HELD_MAX 4096	 /* events kept while a list is under way; more make a new list due */
 #define IDS_A_QUERY 64	 /* a URL of less than 8 KiB */
@@ -28,7 +30,9 @@
 #define SILENCE_MS 10000    /* of the event stream: is anybody there? */
 #define SILENCES_A_LIST 6   /* a stream may be silent because it is broken: compare */
 #define UNPLUGGED_MS 1000   /* a container's interface has gone: an event should have come by then */
-#define STREAM_LIFE_MS 1000 /* of one whose end alone is no reason for alarm */
+#define LEARN_MS 30000
+#define RENEW_MS 2000	    /* to open another stream before anybody is told */
+#define STREAM_LIFE_MS 1000 /* of one that was of use: what failed before it does not count */
 
 /* What the one query under way is for; the order is that of urgency. */
 enum query {
@@ -66,7 +70,7 @@ struct docker {
 	uint64_t opened_ms, heard_ms; /* CLOCK_MONOTONIC, of this stream */
 	unsigned int silences;
 	uint64_t unplugged_ms; /* when an interface left a bridge, */
-	unsigned int unplugged; /* and which bridge */
+	const struct host_port *unplugged; /* and which; while it is told of */
 
 	struct containers *containers;
 	struct id_set dirty; /* to be looked at */
@@ -77,7 +81,7 @@ struct docker {
 	unsigned int held_count;
 
 	struct loop_task work;
-	struct loop_timer retry, expire, silence;
+	struct loop_timer retry, expire, silence, learn;
 	unsigned int failures;
 	bool changed; /* `ready` has */
 	int64_t last_event_ns, seen_event_ns; /* of this stream, of the ones before */
@@ -250,6 +254,8 @@ static void set_connected(struct docker *docker, bool connected, const char *err
 /* Everything under way is dropped, every container kept. */
 static void drop(struct docker *docker)
 {
+	if (docker->listed)
+		host_learn(docker->options.host); /* as it is before anything can change unseen */
 	http_cancel(&docker->stream);
 	http_cancel(&docker->query);
 	docker->query_kind = QUERY_NONE;
@@ -262,7 +268,8 @@ static void drop(struct docker *docker)
 
 static uint64_t backoff_ms(struct docker *docker)
 {
-	uint64_t limit = docker->options.unix_socket ? BACKOFF_MAX_MS : BACKOFF_TCP_MS;
+	uint64_t limit = docker->options.unix_socket && docker->failures < OFTEN ? BACKOFF_MAX_MS
+										 : BACKOFF_LONG_MS;
 	uint64_t delay_ms = BACKOFF_MIN_MS;
 	uint32_t random = 0;
 	ssize_t n = getrandom(&random, sizeof(random), GRND_NONBLOCK);
@@ -275,22 +282,36 @@ static uint64_t backoff_ms(struct docker *docker)
 	return delay_ms / 2 + random % delay_ms;
 }
 
-static void fail(struct docker *docker, const char *why)
+/* One line a change of state, not one a try. */
+static void not_available(struct docker *docker, const char *why)
 {
 	const char *where = docker->options.unix_socket ? docker->options.unix_socket
 							: docker->options.tcp;
 	char error[256];
 
 	snprintf(error, sizeof(error), "%.120s: %.120s", where, why);
-	/* one line a change of state or of reason, not one a try */
-	if (docker->status.connected || strcmp(error, docker->status.error))
+	if (docker->status.connected || !*docker->status.error)
 		log_warn("Docker daemon not available", "error", error, "next",
 			 docker->status.ready ? "routes stay, connecting again"
 					      : "trying again until it is there; see "
 						"--docker-socket",
 			 NULL);
-	drop(docker);
+	else if (strcmp(error, docker->status.error))
+		log_debug("Docker daemon not available", "error", error, NULL);
 	set_connected(docker, false, error);
+}
+
+static void forgive(struct docker *docker)
+{
+	if (docker->listed && loop_now_ms(docker->loop) - docker->opened_ms >= STREAM_LIFE_MS)
+		docker->failures = 0;
+}
+
+static void fail(struct docker *docker, const char *why)
+{
+	not_available(docker, why);
+	forgive(docker);
+	drop(docker);
 	docker->renewing = false;
 	loop_timer_set(docker->loop, &docker->retry, backoff_ms(docker));
 	docker->failures++;
@@ -302,31 +323,38 @@ static void fail(struct docker *docker, const char *why)
  */
 static void renew(struct docker *docker, const char *why)
 {
-	uint64_t lived_ms = loop_now_ms(docker->loop) - docker->opened_ms;
+	uint64_t delay_ms = 0;
 
-	if (!docker->listed || lived_ms < STREAM_LIFE_MS) {
+	if (!docker->listed) {
 		fail(docker, why);
 		return;
 	}
 	log_debug("Docker event stream cut, opening another", "error", why, NULL);
+	forgive(docker);
 	drop(docker);
 	docker->renewing = true;
-	loop_timer_set(docker->loop, &docker->retry, 0);
+	docker->status.renewals++;
+	if (docker->failures++)
+		delay_ms = backoff_ms(docker);
+	if (delay_ms > RENEW_DELAY_MS)
+		delay_ms = RENEW_DELAY_MS;
+	loop_timer_set(docker->loop, &docker->retry, delay_ms);
+	loop_timer_set(docker->loop, &docker->silence, RENEW_MS);
 }
 
-/* Is a container somebody else's address by now? Docker cannot be asked, and has changed a bridge. */
+/* May it be somebody else's address by now? Docker cannot be asked, and has changed a bridge. */
 static bool is_doubted(void *ctx, const struct sockaddr_storage *address)
 {
 	const struct docker *docker = ctx;
 
-	return host_is_on(docker->options.host, address, docker->unplugged);
+	return host_was_behind(docker->options.host, address, docker->unplugged);
 }
 
-static void on_unplug(void *ctx, unsigned int index)
+static void on_unplug(void *ctx, const struct host_port *port)
 {
 	struct docker *docker = ctx;
 
-	docker->unplugged = index;
+	docker->unplugged = port;
 	if (docker->listed) {
 		/* an event tells of it, if the stream is what it seems to be */
 		docker->unplugged_ms = loop_now_ms(docker->loop);
@@ -438,7 +466,6 @@ static const char *list_answer(struct docker *docker, const struct json *root)
 	containers_asked_all(docker->containers);
 	/* what comes first is replayed as from then on */
 	replay_held(docker);
-	docker->failures = 0;
 	if (!docker->status.connected)
 		log_info("Containers discovered", "#count",
 			 log_number(containers_count(docker->containers)), NULL);
@@ -643,6 +670,15 @@ static void expire(struct docker *docker)
 		loop_timer_clear(docker->loop, &docker->expire);
 }
 
+static void learn_fire(struct loop_timer *timer)
+{
+	struct docker *docker = (struct docker *)((char *)timer - offsetof(struct docker, learn));
+
+	if (docker->listed)
+		host_learn(docker->options.host);
+	loop_timer_set(docker->loop, timer, LEARN_MS);
+}
+
 /* At the end of a turn: tell of changes, and ask what is to be asked. */
 static void work_run(struct loop_task *task)
 {
@@ -671,6 +707,12 @@ static void silence_fire(struct loop_timer *timer)
 	struct docker *docker = (struct docker *)((char *)timer - offsetof(struct docker, silence));
 	uint64_t now_ms = loop_now_ms(docker->loop), silent_ms = now_ms - docker->heard_ms;
 
+	if (docker->renewing) {
+		/* what is under way may still be answered */
+		not_available(docker, "event stream cut, and no other one yet");
+		docker->renewing = false;
+		return;
+	}
 	if (docker->unplugged_ms > docker->heard_ms) {
 		docker->list_due = true;
 		docker->unplugged_ms = 0;
@@ -715,6 +757,7 @@ int docker_new(struct loop *loop, struct http *http, const struct docker_options
 	docker->look_again.fire = look_again_fire;
 	docker->expire.fire = expire_fire;
 	docker->silence.fire = silence_fire;
+	docker->learn.fire = learn_fire;
 	docker->held = calloc(HELD_MAX, sizeof(*docker->held));
 	if (!docker->held || containers_new(&reach, &docker->containers)) {
 		docker_free(&docker);
@@ -726,6 +769,7 @@ int docker_new(struct loop *loop, struct http *http, const struct docker_options
 	log_info("Creating Docker client", "socket",
 		 options->unix_socket ? options->unix_socket : options->tcp, NULL);
 	loop_timer_set(loop, &docker->retry, 0);
+	loop_timer_set(loop, &docker->learn, LEARN_MS);
 	*out = docker;
 	return 0;
 }
@@ -743,6 +787,7 @@ void docker_free(struct docker **ptr)
 	loop_timer_clear(docker->loop, &docker->look_again);
 	loop_timer_clear(docker->loop, &docker->expire);
 	loop_timer_clear(docker->loop, &docker->silence);
+	loop_timer_clear(docker->loop, &docker->learn);
 	host_on_unplug(docker->options.host, NULL, NULL);
 	containers_free(&docker->containers);
 	json_stream_reset(&docker->events);

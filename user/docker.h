@@ -31,6 +31,7 @@ struct docker_status {
 	unsigned int containers;
 	uint64_t last_event_ms; /* CLOCK_REALTIME, of whatever kind; 0: none yet */
 	uint64_t events;	/* that may change a route */
+	uint64_t renewals;	/* of an event stream that was cut, without anything lost */
 };
 
 /* 0 or -errno; what options point to must outlive it. */

@@ -19,11 +19,19 @@
 
 /* Where the netlink messages that are read here go; a link's is about 1.5 KiB. */
 #define MESSAGES_LEN 32768
+#define LEARNT_MAX 65536
 
 struct network {
 	unsigned int index; /* of the interface */
 	bool bridge;
 	struct sockaddr_storage address, mask;
+};
+
+/* An address that this host has spoken to, and the bridge's port that it was behind. */
+struct learnt {
+	struct sockaddr_storage address;
+	uint8_t mac[6];
+	struct host_port port;
 };
 
 struct host {
@@ -32,7 +40,9 @@ struct host {
 	struct network *networks;
 	unsigned int count;
 	bool known;
-	void (*unplugged)(void *ctx, unsigned int index);
+	struct learnt *learnt;
+	unsigned int learnt_count;
+	void (*unplugged)(void *ctx, const struct host_port *port);
 	void *ctx;
 };
 
@@ -160,17 +170,149 @@ int host_reach(struct host *host, const struct sockaddr_storage *address)
 	return best;
 }
 
-bool host_is_on(struct host *host, const struct sockaddr_storage *address, unsigned int index)
+static const void *attribute_of(const struct rtattr *attribute, int len, unsigned short type,
+				size_t size)
 {
+	for (; RTA_OK(attribute, len); attribute = RTA_NEXT(attribute, len)) {
+		if (attribute->rta_type == type && RTA_PAYLOAD(attribute) >= size)
+			return RTA_DATA(attribute);
+	}
+	return NULL;
+}
+
+/* Neighbours: address -> MAC. Of those that are behind a bridge the port follows. */
+static void add_neighbour(struct host *host, const struct ndmsg *info, int len)
+{
+	const struct rtattr *attributes = (const void *)((const char *)info +
+							 NLMSG_ALIGN(sizeof(*info)));
+	size_t size = info->ndm_family == AF_INET ? 4 : 16;
+	const void *address = attribute_of(attributes, len, NDA_DST, size);
+	const void *mac = attribute_of(attributes, len, NDA_LLADDR, 6);
+	struct learnt *learnt = NULL;
+	struct sockaddr_storage key = { .ss_family = info->ndm_family };
+	size_t key_len;
+
+	if (!address || !mac || (size == 16 && info->ndm_family != AF_INET6))
+		return;
+	memcpy((uint8_t *)bytes_of(&key, &key_len), address, size);
+	for (unsigned int i = 0; i < host->learnt_count && !learnt; i++) {
+		if (match(&host->learnt[i].address, &key, NULL))
+			learnt = &host->learnt[i];
+	}
+	if (!learnt && host->learnt_count < LEARNT_MAX) {
+		struct learnt *grown = host->learnt;
+
+		if (!(host->learnt_count & (host->learnt_count - 1)))
+			grown = realloc(grown, (host->learnt_count ? host->learnt_count * 2 : 1) *
+						       sizeof(*grown));
+		if (!grown)
+			return;
+		host->learnt = grown;
+		learnt = &grown[host->learnt_count++];
+		*learnt = (struct learnt){ .address = key };
+	}
+	if (learnt)
+		memcpy(learnt->mac, mac, sizeof(learnt->mac));
+}
+
+/* A bridge's table: MAC -> port. */
+static void add_port(struct host *host, const struct ndmsg *info, int len)
+{
+	const struct rtattr *attributes = (const void *)((const char *)info +
+							 NLMSG_ALIGN(sizeof(*info)));
+	const void *mac = attribute_of(attributes, len, NDA_LLADDR, 6);
+	const void *master = attribute_of(attributes, len, NDA_MASTER, sizeof(unsigned int));
+
+	/* the bridge's own entries are permanent (net/bridge/br_fdb.c, fdb_to_nud()) */
+	if (!mac || !master || info->ndm_state & NUD_PERMANENT)
+		return;
+	for (unsigned int i = 0; i < host->learnt_count; i++) {
+		struct learnt *learnt = &host->learnt[i];
+
+		if (memcmp(learnt->mac, mac, 6))
+			continue;
+		learnt->port.port = (unsigned int)info->ndm_ifindex;
+		memcpy(&learnt->port.bridge, master, sizeof(learnt->port.bridge));
+	}
+}
+
+static void dump_neighbours(struct host *host, unsigned char family,
+			    void (*each)(struct host *host, const struct ndmsg *info, int len))
+{
+	struct {
+		struct nlmsghdr header;
+		struct ndmsg message;
+	} request = {
+		.header = { .nlmsg_len = sizeof(request), .nlmsg_type = RTM_GETNEIGH,
+			    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+		.message = { .ndm_family = family },
+	};
+	static char messages[MESSAGES_LEN] __attribute__((aligned(8)));
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	bool more = fd >= 0 && send(fd, &request, sizeof(request), 0) == sizeof(request);
+
+	/* a dump's messages are there when they are asked for: recv() does not wait */
+	while (more) {
+		int len = (int)recv(fd, messages, sizeof(messages), MSG_DONTWAIT);
+
+		more = len > 0;
+		for (const struct nlmsghdr *m = (void *)messages; more && NLMSG_OK(m, len);
+		     m = NLMSG_NEXT(m, len)) {
+			more = m->nlmsg_type != NLMSG_DONE && m->nlmsg_type != NLMSG_ERROR;
+			if (m->nlmsg_type == RTM_NEWNEIGH &&
+			    m->nlmsg_len >= NLMSG_LENGTH(sizeof(struct ndmsg)))
+				each(host, NLMSG_DATA(m),
+				     (int)(m->nlmsg_len - NLMSG_SPACE(sizeof(struct ndmsg))));
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+void host_learn(struct host *host)
+{
+	dump_neighbours(host, AF_INET, add_neighbour);
+	dump_neighbours(host, AF_INET6, add_neighbour);
+	dump_neighbours(host, AF_BRIDGE, add_port);
+}
+
+bool host_was_behind(struct host *host, const struct sockaddr_storage *address,
+		     const struct host_port *port)
+{
+	bool on_bridge = false;
+
 	read_networks(host);
 	for (unsigned int i = 0; i < host->count; i++) {
 		const struct network *network = &host->networks[i];
 
-		if (network->bridge && (!index || network->index == index) &&
-		    match(&network->address, address, &network->mask))
-			return true;
+		on_bridge |= network->bridge &&
+			     (!port->bridge || network->index == port->bridge) &&
+			     match(&network->address, address, &network->mask);
 	}
-	return false;
+	for (unsigned int i = 0; i < host->learnt_count && on_bridge; i++) {
+		const struct learnt *learnt = &host->learnt[i];
+
+		if (match(&learnt->address, address, NULL) && learnt->port.port)
+			return !port->port || learnt->port.port == port->port;
+	}
+	return on_bridge;
+}
+
+static void forget_port(struct host *host, const struct host_port *port)
+{
+	for (unsigned int i = 0; i < host->learnt_count;) {
+		if (!port->port || host->learnt[i].port.port == port->port)
+			host->learnt[i] = host->learnt[--host->learnt_count];
+		else
+			i++;
+	}
+}
+
+static void unplugged(struct host *host, const struct host_port *port)
+{
+	if (host->unplugged)
+		host->unplugged(host->ctx, port);
+	forget_port(host, port);
 }
 
 /*
@@ -181,19 +323,19 @@ bool host_is_on(struct host *host, const struct sockaddr_storage *address, unsig
 static void look_at(struct host *host, const struct nlmsghdr *message)
 {
 	const struct ifinfomsg *info = NLMSG_DATA(message);
-	int len = (int)IFLA_PAYLOAD(message);
-	unsigned int master = 0;
+	struct host_port port = { 0 };
+	const void *master;
 
 	if (message->nlmsg_type != RTM_DELLINK || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) ||
 	    info->ifi_family != AF_BRIDGE)
 		return;
-	for (const struct rtattr *attribute = IFLA_RTA(info); RTA_OK(attribute, len);
-	     attribute = RTA_NEXT(attribute, len)) {
-		if (attribute->rta_type == IFLA_MASTER && RTA_PAYLOAD(attribute) >= sizeof(master))
-			memcpy(&master, RTA_DATA(attribute), sizeof(master));
-	}
-	if (master && host->unplugged)
-		host->unplugged(host->ctx, master);
+	master = attribute_of(IFLA_RTA(info), (int)IFLA_PAYLOAD(message), IFLA_MASTER,
+			      sizeof(port.bridge));
+	if (!master)
+		return;
+	port.port = (unsigned int)info->ifi_index;
+	memcpy(&port.bridge, master, sizeof(port.bridge));
+	unplugged(host, &port);
 }
 
 static void links_ready(struct loop_io *io, uint32_t events)
@@ -206,8 +348,8 @@ static void links_ready(struct loop_io *io, uint32_t events)
 		ssize_t n = recv(io->fd, messages, sizeof(messages), MSG_DONTWAIT);
 		int len = (int)n;
 
-		if (n < 0 && errno == ENOBUFS && host->unplugged) {
-			host->unplugged(host->ctx, 0);
+		if (n < 0 && errno == ENOBUFS) {
+			unplugged(host, &(struct host_port){ 0 });
 			continue;
 		}
 		if (n <= 0)
@@ -264,11 +406,13 @@ void host_free(struct host **ptr)
 	if (host->loop && host->links.fd >= 0)
 		close(loop_del(host->loop, &host->links));
 	free(host->networks);
+	free(host->learnt);
 	free(host);
 }
 
-void host_on_unplug(struct host *host, void (*unplugged)(void *ctx, unsigned int index), void *ctx)
+void host_on_unplug(struct host *host, void (*callback)(void *ctx, const struct host_port *port),
+		    void *ctx)
 {
-	host->unplugged = unplugged;
+	host->unplugged = callback;
 	host->ctx = ctx;
 }

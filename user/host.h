@@ -29,10 +29,17 @@ bool host_is_own(struct host *host, const struct sockaddr_storage *address);
  */
 int host_reach(struct host *host, const struct sockaddr_storage *address);
 
-/* Is this address on the bridge of `index`, as host_on_unplug() tells of it? */
-bool host_is_on(struct host *host, const struct sockaddr_storage *address, unsigned int index);
+/* An interface that has left a bridge, by their indices. All 0: one was not heard of. */
+struct host_port {
+	unsigned int port, bridge;
+};
+void host_on_unplug(struct host *host, void (*callback)(void *ctx, const struct host_port *port),
+		    void *ctx);
 
-/* An interface has left the bridge of `index`; 0: it is not known which, some were not heard. */
-void host_on_unplug(struct host *host, void (*unplugged)(void *ctx, unsigned int index), void *ctx);
+/* Look which of the addresses that this host has spoken to are behind which port. */
+void host_learn(struct host *host);
+/* May this address have been behind that port? It may where nothing else has been learnt. */
+bool host_was_behind(struct host *host, const struct sockaddr_storage *address,
+		     const struct host_port *port);
 
 #endif
