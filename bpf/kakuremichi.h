@@ -204,34 +204,47 @@ struct kkm_meta {
 };
 
 /*
- * Every counter: name, kind of help, one line. kkm_stats has a row for each worker and, behind
- * these, one for each CPU, which the programs write; a counter's value is the sum of the column.
+ * Every counter: name, one line of help, and, where it is one of several series of a metric, that
+ * metric and its labels; else the metric has the counter's name. `stats`, /metrics and
+ * docs/METRICS.md are made from this. kkm_stats has a row for each worker and, behind these, one
+ * for each CPU, which the programs write; a counter's value is the sum of the column. New ones go
+ * to the end.
  */
 #define KKM_STATS(X)                                                                               \
 	X(connections_accepted, "client connections accepted")                                     \
 	X(connections_closed, "client connections closed")                                         \
 	X(accept_paused, "times accepting paused (connection or file limit)")                      \
 	X(requests, "request heads forwarded to a container")                                      \
-	X(answers_400, "answered 400: request not acceptable")                                     \
-	X(answers_404, "answered 404: no route for the domain")                                    \
-	X(answers_405, "answered 405: CONNECT")                                                    \
-	X(answers_408, "answered 408: request head not complete in time")                          \
-	X(answers_431, "answered 431: request head too large")                                     \
-	X(answers_501, "answered 501: transfer coding not known")                                  \
-	X(answers_502, "answered 502: container refused, or closed before an answer")              \
-	X(answers_503, "answered 503: domain known, no container up")                              \
-	X(answers_504, "answered 504: container did not accept in time")                           \
+	X(answers_400, "answered 400: request not acceptable", "errors", "reason=bad_request")     \
+	X(answers_404, "answered 404: no route for the domain", "errors", "reason=no_route")       \
+	X(answers_405, "answered 405: CONNECT", "errors", "reason=method_not_allowed")             \
+	X(answers_408, "answered 408: request head not complete in time",                          \
+	  "errors", "reason=head_timeout")                                                         \
+	X(answers_431, "answered 431: request head too large",                                     \
+	  "errors", "reason=head_too_large")                                                       \
+	X(answers_501, "answered 501: transfer coding not known",                                  \
+	  "errors", "reason=transfer_coding")                                                      \
+	X(answers_502, "answered 502: container refused, or closed before an answer",              \
+	  "errors", "reason=container_failed")                                                     \
+	X(answers_503, "answered 503: domain known, no container up",                              \
+	  "errors", "reason=container_down")                                                       \
+	X(answers_504, "answered 504: container did not accept in time",                           \
+	  "errors", "reason=connect_timeout")                                                      \
 	X(other_container, "requests for another container than their connection's last one")      \
 	X(legs_reused, "requests sent on a kept connection to their container")                    \
 	X(requests_repeated, "requests sent again, since a kept connection had just been closed")  \
 	X(upgrades, "connections that became opaque after a 101")                                  \
 	X(tls_connections, "TLS connections passed through to a container")                        \
-	X(tls_refused, "TLS connections refused: no ClientHello, or no route for its name")        \
-	X(proxy_refused, "connections refused: no PROXY protocol header where one is due")         \
+	X(tls_refused, "TLS connections refused: no ClientHello, or no route for its name",        \
+	  "errors", "reason=tls_refused")                                                          \
+	X(proxy_refused, "connections refused: no PROXY protocol header where one is due",         \
+	  "errors", "reason=proxy_refused")                                                        \
 	X(upstream_connects, "connections opened to containers")                                   \
 	X(upstream_failures, "connections to containers that failed")                              \
-	X(relay_up_bytes, "bytes the agent carried from client to container")                      \
-	X(relay_down_bytes, "bytes the agent carried from container to client")                    \
+	X(relay_up_bytes, "bytes the agent carried from client to container",                      \
+	  "bytes", "engine=relay,direction=up")                                                    \
+	X(relay_down_bytes, "bytes the agent carried from container to client",                    \
+	  "bytes", "engine=relay,direction=down")                                                  \
 	X(splice_bytes, "part of the two above that went by splice(2), uncopied")                  \
 	X(sockmap_wanted, "connections for which the short way was asked")                         \
 	X(sockmap_enrolled, "container sockets that took the short way")                           \
@@ -239,22 +252,43 @@ struct kkm_meta {
 	X(sockmap_full, "sockets kept off it: no place in a map")                                  \
 	X(sockmap_foreign, "sockets with equal addresses that were not ours")                      \
 	X(sockmap_left, "connections that left the short way before their end")                    \
-	X(short_messages, "messages the kernel carried from container to client")                  \
-	X(short_bytes, "bytes of these messages")                                                  \
+	X(short_messages, "messages the kernel carried from container to client",                  \
+	  "short_messages", "direction=down")                                                      \
+	X(short_bytes, "bytes of these messages", "bytes", "engine=sockmap,direction=down")        \
 	X(short_answers, "answers of HTTP that went by the short way as a whole")                  \
-	X(short_up_messages, "messages the kernel carried from client to container")               \
-	X(short_up_bytes, "bytes of these messages")                                               \
-	X(passed_messages, "messages on enrolled sockets that were passed to the agent")           \
+	X(short_up_messages, "messages the kernel carried from client to container",               \
+	  "short_messages", "direction=up")                                                        \
+	X(short_up_bytes, "bytes of these messages", "bytes", "engine=sockmap,direction=up")       \
+	X(passed_messages, "messages on enrolled sockets that were passed to the agent",           \
+	  "passed_messages", "direction=down")                                                     \
 	X(passed_no_room, "part of these for lack of room at the client's socket")                 \
-	X(passed_up_messages, "messages to enrolled sockets that went through TCP")                \
+	X(passed_up_messages, "messages to enrolled sockets that went through TCP",                \
+	  "passed_messages", "direction=up")                                                       \
 	X(held_up_messages, "messages that had to wait until the container had read")              \
 	X(promises_late, "times the agent had to wait for bytes that the kernel had promised")     \
-	X(promises_broken, "connections reset, since such bytes did not come")                     \
+	X(promises_broken, "connections reset, since such bytes did not come",                     \
+	  "errors", "reason=promise_broken")                                                       \
 	X(legs_cut, "connections to containers cut: gone, or stopping for the drain's time")       \
-	X(table_updates, "times the table of routes was built anew")
+	X(table_updates, "times the table of routes was built anew")                               \
+	X(responses_1xx, "answers of containers with a status of 1xx", "responses", "class=1xx")   \
+	X(responses_2xx, "answers of containers with a status of 2xx", "responses", "class=2xx")   \
+	X(responses_3xx, "answers of containers with a status of 3xx", "responses", "class=3xx")   \
+	X(responses_4xx, "answers of containers with a status of 4xx", "responses", "class=4xx")   \
+	X(responses_5xx, "answers of containers with a status of 5xx; and above",                  \
+	  "responses", "class=5xx")                                                                \
+	X(answers_cut, "answers of containers that ended, or became unreadable, in their middle",  \
+	  "errors", "reason=answer_cut")
+
+/* The metrics that have several series: name, one line of help. */
+#define KKM_METRICS(X)                                                                             \
+	X(bytes, "bytes carried, by engine and direction (up: to the container)")                  \
+	X(errors, "requests and connections that failed or were refused, by reason")               \
+	X(responses, "answers of containers, by class of their status")                            \
+	X(short_messages, "messages the kernel carried, by direction")                             \
+	X(passed_messages, "messages on enrolled sockets that the kernel did not carry, by direction")
 
 struct kkm_stats {
-#define KKM_STATS_MEMBER(name, help) __u64 name;
+#define KKM_STATS_MEMBER(name, help, ...) __u64 name;
 	KKM_STATS(KKM_STATS_MEMBER)
 #undef KKM_STATS_MEMBER
 };

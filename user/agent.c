@@ -16,6 +16,7 @@
 #include "admin.h"
 #include "docker.h"
 #include "json.h"
+#include "metrics.h"
 #include "selftest.h"
 #include "text.h"
 #include "version.h"
@@ -45,6 +46,7 @@ struct agent {
 	bool draining, forced, made_run_dir, chose_sockmap;
 	bool waited; /* long enough for Docker's first list */
 	uint64_t started_ms;
+	struct kkm_stats shown; /* by /metrics */
 };
 
 static uint64_t realtime_ms(void)
@@ -686,6 +688,68 @@ static char *status_json(const struct agent *agent)
 	return text;
 }
 
+static void sum_stats(const struct agent *agent, struct kkm_stats *sums)
+{
+	if (agent->datapath) {
+		datapath_stats_sum(agent->datapath, sums);
+		return;
+	}
+	*sums = (struct kkm_stats){ 0 };
+	for (unsigned int i = 0; i < agent->config->workers; i++) {
+		const struct kkm_stats *row = agent->workers[i]->stats;
+
+#define ADD(name, help, ...) sums->name += __atomic_load_n(&row->name, __ATOMIC_RELAXED);
+		KKM_STATS(ADD)
+#undef ADD
+	}
+}
+
+static void add_process(const struct agent *agent, struct metrics *metrics)
+{
+	FILE *file = fopen("/proc/self/statm", "re");
+	unsigned long long pages = 0;
+	struct rusage usage;
+
+	if (file && fscanf(file, "%*u %llu", &pages) != 1)
+		pages = 0;
+	if (file)
+		fclose(file);
+	getrusage(RUSAGE_SELF, &usage);
+	metrics->memory_bytes = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	metrics->cpu_ms = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+			  (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+	metrics->started_ms = agent->started_ms;
+	metrics->now_ms = realtime_ms();
+}
+
+static char *metrics_text(struct agent *agent)
+{
+	struct docker_status docker = { .ready = true };
+	struct kkm_stats sums;
+	const char *why;
+	struct metrics metrics = {
+		.version = version_number,
+		.commit = version_commit,
+		.engine = agent->shared.engine,
+		.ready = is_ready(agent, &why),
+		.workers = agent->config->workers,
+		.max_connections = agent->config->max_connections,
+		.legs = atomic_load(&agent->legs),
+	};
+
+	if (agent->docker)
+		docker_status(agent->docker, &docker);
+	metrics.docker = (struct metrics_peer){ agent->docker, docker.connected };
+	metrics.containers = docker.containers;
+	metrics.last_event_ms = docker.last_event_ms;
+	metrics_count_routes(&metrics, agent->table);
+	add_process(agent, &metrics);
+	sum_stats(agent, &sums);
+	metrics_advance(&agent->shown, &sums);
+	metrics.stats = agent->shown;
+	return metrics_print(&metrics);
+}
+
 static void on_admin(void *ctx, const char *path, bool local, struct admin_answer *out)
 {
 	struct agent *agent = ctx;
@@ -698,6 +762,10 @@ static void on_admin(void *ctx, const char *path, bool local, struct admin_answe
 		out->status = is_ready(agent, &why) ? 200 : 503;
 		if (asprintf(&out->body, "%s\n", why) < 0)
 			out->body = NULL;
+	} else if (!strcmp(path, "/metrics")) {
+		out->body = metrics_text(agent);
+		out->status = out->body ? 200 : 503;
+		out->type = METRICS_TYPE;
 	} else if (!strcmp(path, "/status") && local) {
 		out->status = 200;
 		out->type = "application/json";

@@ -4,7 +4,7 @@
 static const struct {
 	const char *name, *help;
 } counters[] = {
-#define ENTRY(name, help) { #name, help },
+#define ENTRY(name, help, ...) { #name, help },
 	KKM_STATS(ENTRY)
 #undef ENTRY
 };

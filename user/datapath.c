@@ -489,6 +489,20 @@ struct kkm_stats *datapath_stats(struct datapath *datapath, unsigned int worker)
 	return (struct kkm_stats *)(datapath->stats + worker * datapath->stats_stride);
 }
 
+void datapath_stats_sum(const struct datapath *datapath, struct kkm_stats *sums)
+{
+	unsigned int rows = bpf_map__max_entries(datapath->skel->maps.kkm_stats);
+
+	*sums = (struct kkm_stats){ 0 };
+	for (unsigned int i = 0; i < rows; i++) {
+		const struct kkm_stats *row = (const void *)(datapath->stats + i * datapath->stats_stride);
+
+#define ADD(name, help, ...) sums->name += __atomic_load_n(&row->name, __ATOMIC_RELAXED);
+		KKM_STATS(ADD)
+#undef ADD
+	}
+}
+
 void datapath_address_bytes(const struct sockaddr_storage *address, __u8 v4[4], __u8 v6[16])
 {
 	if (address->ss_family == AF_INET)

@@ -49,6 +49,8 @@ void datapath_set_meta(struct datapath *datapath, enum kkm_engine engine, bool r
 /* The memory that programs and agent share; index below max_conns, worker below workers. */
 struct kkm_slot *datapath_slot(struct datapath *datapath, uint32_t index);
 struct kkm_stats *datapath_stats(struct datapath *datapath, unsigned int worker);
+/* The sums of the columns of kkm_stats, of workers and CPUs. */
+void datapath_stats_sum(const struct datapath *datapath, struct kkm_stats *sums);
 
 void datapath_backend_key(struct kkm_backend_key *key, const char *domain,
 			  const struct sockaddr_storage *address);

@@ -101,6 +101,17 @@ static bool arm(const struct connection *c)
 	       engine_arm(&c->leg->engine);
 }
 
+/* Above 599 there is nothing, and a client is to take it for a 5xx (RFC 9110, 15). */
+static void count_answer(struct connection *c, unsigned int status)
+{
+	struct kkm_stats *stats = c->worker->stats;
+	__u64 *const classes[] = { &stats->responses_1xx, &stats->responses_2xx,
+				   &stats->responses_3xx, &stats->responses_4xx,
+				   &stats->responses_5xx };
+
+	++*classes[(status < 500 ? status / 100 : 5) - 1];
+}
+
 void exchange_take_answer(struct connection *c)
 {
 	struct engine_answer answer;
@@ -112,6 +123,7 @@ void exchange_take_answer(struct connection *c)
 	}
 	if (!answer.begun)
 		return;
+	count_answer(c, answer.status);
 	c->carried = c->promised = c->answer_begun = true;
 	c->promiser = c->leg;
 	c->response = (struct http1_response){ .status = answer.status, .keep_alive = true };
@@ -391,6 +403,7 @@ static bool approve_head(struct connection *c, const char *data, size_t len)
 		c->down.approved -= (size_t)n;
 		return false;
 	}
+	count_answer(c, c->response.status);
 	if (c->response.status == 101) {
 		tunnel_begin(c);
 		return false;
@@ -527,6 +540,7 @@ static void unanswered(struct connection *c)
 /* It has ended, or spoiled its answer, within it. */
 static void cut(struct connection *c)
 {
+	c->worker->stats->answers_cut++;
 	if (c->leg->side.reset)
 		connection_pass_reset(c);
 	else

@@ -105,7 +105,7 @@ static void add_row(void *ctx, const void *key, const void *value)
 
 	(void)key;
 	memcpy(&row, value, sizeof(row));
-#define ADD(name, help) sums->name += row.name;
+#define ADD(name, help, ...) sums->name += row.name;
 	KKM_STATS(ADD)
 #undef ADD
 }

@@ -137,6 +137,7 @@ static bool accept_one(struct worker *worker, const struct worker_listener *list
 		worker->stats->connections_accepted++;
 		if (connection_new(worker, fd, &client, listener->tls)) {
 			close(fd);
+			worker->stats->connections_closed++;
 			unreserve(worker);
 		}
 		return true;
