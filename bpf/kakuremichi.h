@@ -245,7 +245,7 @@ struct kkm_meta {
 	  "bytes", "engine=relay,direction=up")                                                    \
 	X(relay_down_bytes, "bytes the agent carried from container to client",                    \
 	  "bytes", "engine=relay,direction=down")                                                  \
-	X(splice_bytes, "part of the two above that went by splice(2), uncopied")                  \
+	X(splice_bytes, "bytes of engine relay that went by splice(2), uncopied")                  \
 	X(sockmap_wanted, "connections for which the short way was asked")                         \
 	X(sockmap_enrolled, "container sockets that took the short way")                           \
 	X(sockmap_refused, "container sockets kept off it: route or backend not in the maps")      \
@@ -254,27 +254,29 @@ struct kkm_meta {
 	X(sockmap_left, "connections that left the short way before their end")                    \
 	X(short_messages, "messages the kernel carried from container to client",                  \
 	  "short_messages", "direction=down")                                                      \
-	X(short_bytes, "bytes of these messages", "bytes", "engine=sockmap,direction=down")        \
+	X(short_bytes, "bytes the kernel carried from container to client",                        \
+	  "bytes", "engine=sockmap,direction=down")                                                \
 	X(short_answers, "answers of HTTP that went by the short way as a whole")                  \
 	X(short_up_messages, "messages the kernel carried from client to container",               \
 	  "short_messages", "direction=up")                                                        \
-	X(short_up_bytes, "bytes of these messages", "bytes", "engine=sockmap,direction=up")       \
+	X(short_up_bytes, "part of relay_up_bytes that the kernel carried",                        \
+	  "bytes", "engine=sockmap,direction=up")                                                  \
 	X(passed_messages, "messages on enrolled sockets that were passed to the agent",           \
 	  "passed_messages", "direction=down")                                                     \
-	X(passed_no_room, "part of these for lack of room at the client's socket")                 \
+	X(passed_no_room, "messages passed for lack of room at the client's socket")               \
 	X(passed_up_messages, "messages to enrolled sockets that went through TCP",                \
 	  "passed_messages", "direction=up")                                                       \
 	X(held_up_messages, "messages that had to wait until the container had read")              \
 	X(promises_late, "times the agent had to wait for bytes that the kernel had promised")     \
-	X(promises_broken, "connections reset, since such bytes did not come",                     \
+	X(promises_broken, "connections reset: bytes that the kernel had promised did not come",   \
 	  "errors", "reason=promise_broken")                                                       \
 	X(legs_cut, "connections to containers cut: gone, or stopping for the drain's time")       \
 	X(table_updates, "times the table of routes was built anew")                               \
-	X(responses_1xx, "answers of containers with a status of 1xx", "responses", "class=1xx")   \
+	X(responses_1xx, "interim answers of containers, and 101", "responses", "class=1xx")       \
 	X(responses_2xx, "answers of containers with a status of 2xx", "responses", "class=2xx")   \
 	X(responses_3xx, "answers of containers with a status of 3xx", "responses", "class=3xx")   \
 	X(responses_4xx, "answers of containers with a status of 4xx", "responses", "class=4xx")   \
-	X(responses_5xx, "answers of containers with a status of 5xx; and above",                  \
+	X(responses_5xx, "answers of containers with a status of 5xx, and above",                  \
 	  "responses", "class=5xx")                                                                \
 	X(answers_cut, "answers of containers that ended, or became unreadable, in their middle",  \
 	  "errors", "reason=answer_cut")
