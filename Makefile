@@ -180,7 +180,7 @@ bench: deps-all
 install: all
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/kakuremichi-agent
 	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent/README.md
-	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent/
+	install -m 644 docs/*.md docs/grafana-dashboard.json $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent/
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/kakuremichi-agent
