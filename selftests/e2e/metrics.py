@@ -121,7 +121,7 @@ def test_promtool(lab):
     text = ask(lab).body.decode()
     expect(promtool("check", "metrics", text=text), "exit 0: ", "promtool check metrics")
     found = parse(text)
-    expect(list(found), list(parse(empty)), "the series")
+    expect(set(found) ^ set(parse(empty)), set(), "series that there are not always")
     expect([found[f"kakuremichi_{name}"] for name in
             ("rejected", "conflicts", 'routes{state="active"}', 'backends{state="active"}',
              "docker_containers")], [2, 1, 4, 4, 5], "counts of the table")
