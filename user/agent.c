@@ -741,6 +741,7 @@ static char *metrics_text(struct agent *agent)
 		docker_status(agent->docker, &docker);
 	metrics.docker = (struct metrics_peer){ agent->docker, docker.connected };
 	metrics.containers = docker.containers;
+	metrics.docker_events = docker.events;
 	metrics.last_event_ms = docker.last_event_ms;
 	metrics_count_routes(&metrics, agent->table);
 	add_process(agent, &metrics);

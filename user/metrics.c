@@ -233,6 +233,9 @@ static void print_peers(FILE *out, const struct metrics *metrics)
 	gauge(out, "docker_connected", "1 while Docker's events are heard and its list is applied",
 	      metrics->docker.connected);
 	gauge(out, "docker_containers", "containers with labels of ours", metrics->containers);
+	print_head(out, PREFIX, "docker_events", "_total", "counter",
+		   "Docker's events that may change a route");
+	fprintf(out, PREFIX "docker_events_total %llu\n", (unsigned long long)metrics->docker_events);
 	print_head(out, "", age, "", "gauge", "seconds since Docker's last event; NaN before the first");
 	if (at_ms)
 		print_seconds(out, age, metrics->now_ms > at_ms ? metrics->now_ms - at_ms : 0);

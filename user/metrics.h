@@ -29,7 +29,7 @@ struct metrics {
 	struct metrics_peer docker, control;
 	unsigned int containers;
 	uint64_t last_event_ms, started_ms, now_ms; /* CLOCK_REALTIME; last_event_ms may be 0: none */
-	uint64_t cpu_ms, memory_bytes;
+	uint64_t docker_events, cpu_ms, memory_bytes;
 };
 
 /* Fill in what the table tells. */

@@ -126,6 +126,7 @@ def test_promtool(lab):
             ("rejected", "conflicts", 'routes{state="active"}', 'backends{state="active"}',
              "docker_containers")], [2, 1, 4, 4, 5], "counts of the table")
     check(found["kakuremichi_docker_last_event_age_seconds"] < 60, "the last event's age")
+    check(found["kakuremichi_docker_events_total"] >= 5, "events of five containers")
 
 
 @lib.each(*ENGINES)

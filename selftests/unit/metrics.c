@@ -80,6 +80,7 @@ static void has_all_gauges(void **state)
 	metrics.rejected = 5;
 	metrics.conflicts = 6;
 	metrics.containers = 7;
+	metrics.docker_events = 11;
 	metrics.legs = 8;
 	metrics.max_connections = 9;
 	metrics.cpu_ms = 12034;
@@ -101,6 +102,7 @@ static void has_all_gauges(void **state)
 	assert_true(has(text, "kakuremichi_docker_enabled 1"));
 	assert_true(has(text, "kakuremichi_docker_connected 1"));
 	assert_true(has(text, "kakuremichi_docker_containers 7"));
+	assert_true(has(text, "kakuremichi_docker_events_total 11"));
 	assert_true(has(text, "kakuremichi_docker_last_event_age_seconds 2.050"));
 	assert_true(has(text, "kakuremichi_control_enabled 0"));
 	assert_true(has(text, "kakuremichi_control_connected 0"));
