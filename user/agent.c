@@ -633,7 +633,9 @@ static void add_docker(const struct agent *agent, struct json *root)
 	json_add_bool(object, "enabled", agent->docker);
 	json_add_bool(object, "connected", status.connected);
 	add_time(object, "since", status.since_ms);
+	json_add_str(object, "server", *status.engine ? status.engine : NULL);
 	json_add_str(object, "api_version", *status.version ? status.version : NULL);
+	json_add_int(object, "streams_renewed", (int64_t)status.renewals);
 	json_add_int(object, "containers", status.containers);
 	json_add_str(object, "error", *status.error ? status.error : NULL);
 }

@@ -15,6 +15,7 @@
 #define WAIT_MS 10000	   /* for an address */
 #define OWNER_MS 2000	   /* for whoever has the network that it shares */
 #define SURVIVED_MS 10000  /* behind its stop timeout a container that still runs was not stopped */
+#define HEALTH_MS 5000	   /* as often Podman is asked for it */
 #define STOP_TIMEOUT_S 10  /* until it has been inspected */
 
 struct container {
@@ -23,6 +24,10 @@ struct container {
 	int stop_signal;
 	unsigned int stop_timeout_s;
 	bool inspected; /* or being so */
+	bool known;	/* what inspecting it says is */
+	bool on_host;	/* it has the host's network */
+	bool checked;	/* it has a health check, */
+	enum kkm_state health; /* and this is its result; Podman's only */
 	bool seen;	/* in the list that is being applied */
 	bool unread;	/* has started: its address is not known before it has been listed */
 	bool doubted;
@@ -31,7 +36,7 @@ struct container {
 	bool told;	 /* by an event: */
 	enum kkm_state told_state;
 	/* Deadlines; 0: none. */
-	uint64_t told_until_ms, draining_until_ms, gone_until_ms, wait_until_ms;
+	uint64_t told_until_ms, draining_until_ms, gone_until_ms, wait_until_ms, inspect_ms;
 	struct container *next, **link; /* of all */
 	struct container *chain;	/* of the bucket */
 };
@@ -43,6 +48,7 @@ struct containers {
 	unsigned int count;
 	uint64_t order; /* of the one that was seen last */
 	bool changed, full;
+	bool podman;
 };
 
 static struct container **bucket_of(struct containers *containers, const char *id)
@@ -106,7 +112,8 @@ static void remove_container(struct containers *containers, struct container *co
 }
 
 /* The state that counts, of all that is known. */
-static enum kkm_state state_of(const struct container *container, const struct route_source *source)
+static enum kkm_state state_of(const struct containers *containers,
+			       const struct container *container, const struct route_source *source)
 {
 	enum kkm_state state = container->info.state;
 
@@ -117,6 +124,8 @@ static enum kkm_state state_of(const struct container *container, const struct r
 	if (state == KKM_ACTIVE &&
 	    (container->unread || container->doubted || !source->address.ss_family))
 		return KKM_STARTING;
+	if (state == KKM_ACTIVE && containers->podman)
+		return container->known ? container->health : KKM_STARTING;
 	return state;
 }
 
@@ -124,7 +133,7 @@ static void settle(struct containers *containers, struct container *container)
 {
 	for (unsigned int i = 0; i < container->info.count; i++) {
 		struct route_source *source = &container->info.sources[i];
-		enum kkm_state state = state_of(container, source);
+		enum kkm_state state = state_of(containers, container, source);
 
 		containers->changed |= source->state != state ||
 				       source->gone != !!container->gone_until_ms;
@@ -208,6 +217,19 @@ static bool is_outdated(const struct container *container, const struct dockerjs
 	return container->gone_until_ms && !info->restarts;
 }
 
+static void use_host(struct container *container)
+{
+	for (unsigned int i = 0; container->on_host && i < container->info.count; i++) {
+		struct route_source *source = &container->info.sources[i];
+
+		if (source->address.ss_family || *source->error.reason)
+			continue;
+		address_parse("127.0.0.1", source->labels.port, &source->address);
+		memset(source->via, 0, sizeof(source->via));
+		snprintf(source->via, sizeof(source->via), "network of the host");
+	}
+}
+
 /* What waits has waited long enough: why it has no address becomes the reason not to route it. */
 static void give_up(struct container *container)
 {
@@ -234,6 +256,7 @@ static void take(struct containers *containers, struct container *container,
 	container->gone_until_ms = 0;
 	container->unread = container->doubted = false;
 	container->unresolved = *info->follows;
+	use_host(container);
 	set_wait(container, now_ms);
 	if (container->gave_up && !container->unresolved && is_waiting(container))
 		give_up(container);
@@ -339,6 +362,7 @@ static void on_kill(struct container *container, int signal, uint64_t now_ms)
 static void on_start(struct container *container)
 {
 	container->unread = true;
+	container->inspected = container->known = false;
 	container->gave_up = container->told = false;
 	container->told_until_ms = container->draining_until_ms = container->gone_until_ms = 0;
 }
@@ -435,19 +459,23 @@ static void lower(uint64_t *first_ms, uint64_t deadline_ms)
 		*first_ms = deadline_ms;
 }
 
-uint64_t containers_expire(struct containers *containers, uint64_t now_ms)
+uint64_t containers_expire(struct containers *containers, uint64_t now_ms, bool listed)
 {
 	struct container *next;
 	uint64_t first_ms = 0;
 
 	for (struct container *c = containers->all; c; c = next) {
 		next = c->next;
-		if (is_over(&c->gone_until_ms, now_ms)) {
+		if (listed && is_over(&c->gone_until_ms, now_ms)) {
 			remove_container(containers, c);
 			continue;
 		}
+		if (is_over(&c->inspect_ms, now_ms))
+			c->inspected = false;
 		expire_one(containers, c, now_ms);
-		lower(&first_ms, c->gone_until_ms);
+		if (listed)
+			lower(&first_ms, c->gone_until_ms);
+		lower(&first_ms, c->inspect_ms);
 		lower(&first_ms, c->wait_until_ms);
 		lower(&first_ms, c->told_until_ms);
 		lower(&first_ms, c->draining_until_ms);
@@ -532,12 +560,26 @@ const char *containers_next_inspect(struct containers *containers)
 	return NULL;
 }
 
-void containers_inspected(struct containers *containers, const char *id, const struct json *root)
+void containers_set_podman(struct containers *containers, bool podman)
+{
+	containers->podman = podman;
+}
+
+void containers_inspected(struct containers *containers, const char *id, const struct json *root,
+			  uint64_t now_ms)
 {
 	struct container *container = *find(containers, id);
 
 	if (!container)
 		return;
+	container->known = true;
+	container->checked = dockerjson_health(root, &container->health);
+	container->inspect_ms = containers->podman && container->checked ? now_ms + HEALTH_MS : 0;
+	container->on_host = dockerjson_is_on_host(root);
+	containers->changed |= container->on_host && is_waiting(container);
+	use_host(container);
+	set_wait(container, now_ms);
+	settle(containers, container);
 	container->stop_signal = dockerjson_stop_signal(root);
 	container->stop_timeout_s = dockerjson_stop_timeout_s(root);
 }

@@ -16,6 +16,8 @@ struct containers;
 /* 0 or -ENOMEM; `reach` is copied. */
 int containers_new(const struct dockerjson_reach *reach, struct containers **out);
 void containers_free(struct containers **containers);
+/* Health and the host's network are in no list of Podman's, and in no event: containers are inspected for them. */
+void containers_set_podman(struct containers *containers, bool podman);
 
 /*
  * An answer to GET /containers/json, about all containers or about some. What it shows is not taken
@@ -41,8 +43,11 @@ unsigned int containers_doubt(struct containers *containers,
 			      bool (*doubted)(void *ctx, const struct sockaddr_storage *address),
 			      void *ctx);
 
-/* What time has brought. Returns when to call it again, 0: not before something else happens. */
-uint64_t containers_expire(struct containers *containers, uint64_t now_ms);
+/*
+ * What time has brought; without `listed`, while nobody tells what happens, nothing that has died is
+ * taken to be no more. Returns when to call it again, 0: not before something else happens.
+ */
+uint64_t containers_expire(struct containers *containers, uint64_t now_ms, bool listed);
 
 /* Whom to ask Docker for: the id of a container whose network another shares, or NULL; */
 const char *containers_next_followed(const struct containers *containers);
@@ -51,7 +56,8 @@ void containers_followed(struct containers *containers, const char *id, const st
 			 uint64_t now_ms);
 /* one that has not been inspected yet, or NULL, which counts as done then; and its answer. */
 const char *containers_next_inspect(struct containers *containers);
-void containers_inspected(struct containers *containers, const char *id, const struct json *root);
+void containers_inspected(struct containers *containers, const char *id, const struct json *root,
+			  uint64_t now_ms);
 
 /* Those that share this one's network. */
 void containers_each_follower(const struct containers *containers, const char *id,

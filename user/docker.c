@@ -65,6 +65,7 @@ struct docker {
 	size_t answer_len, answer_capacity;
 	struct json_stream events;
 	bool stream_open, list_due;
+	bool podman;   /* which answers here and there in another way */
 	bool listed;   /* the list behind this stream's beginning has been applied */
 	bool renewing; /* the stream was cut, nobody was told yet, and another one is being opened */
 	uint64_t opened_ms, heard_ms; /* CLOCK_MONOTONIC, of this stream */
@@ -378,7 +379,7 @@ static void stream_head(void *ctx, long status)
 	if (docker->stream_open && !docker->renewing) {
 		log_info(docker->status.ready ? "Docker connected again"
 					      : "Docker client created successfully",
-			 "version", docker->version, NULL);
+			 "version", docker->version, "engine", docker->status.engine, NULL);
 		log_info("Starting Docker event watcher", NULL);
 	}
 	schedule(docker);
@@ -452,6 +453,9 @@ static const char *version_answer(struct docker *docker)
 	if (err)
 		return "GET /version was not answered as Docker does";
 	snprintf(docker->status.version, sizeof(docker->status.version), "%s", docker->version);
+	dockerjson_engine(docker->answer, docker->answer_len, &docker->podman,
+			  docker->status.engine);
+	containers_set_podman(docker->containers, docker->podman);
 	return start_stream(docker) ? NULL : "out of memory";
 }
 
@@ -514,7 +518,8 @@ static const char *take_answer(struct docker *docker, enum query kind, long stat
 		containers_followed(docker->containers, docker->asked.ids[0], json_first(root),
 				    loop_now_ms(docker->loop));
 	else if (kind == QUERY_INSPECT)
-		containers_inspected(docker->containers, docker->asked.ids[0], root);
+		containers_inspected(docker->containers, docker->asked.ids[0], root,
+				     loop_now_ms(docker->loop));
 	json_free(&root);
 	return why;
 }
@@ -587,7 +592,12 @@ static int query_containers(struct docker *docker, enum query kind, bool by_labe
 	for (unsigned int i = 0; i < docker->asked.count; i++)
 		append(&filters, "%s\"%s\"", i ? "," : by_label ? ",\"id\":[" : "\"id\":[",
 		       docker->asked.ids[i]);
-	append(&filters, docker->asked.count ? "]}" : "}");
+	if (docker->asked.count)
+		append(&filters, "]");
+	/* Docker lists these of itself, Podman only those that run */
+	if (docker->podman)
+		append(&filters, ",\"status\":[\"running\",\"paused\"]");
+	append(&filters, "}");
 	escaped = http_escape(filters.data);
 	if (!escaped)
 		return -ENOMEM;
@@ -662,7 +672,7 @@ static bool start_stream(struct docker *docker)
 static void expire(struct docker *docker)
 {
 	uint64_t now_ms = loop_now_ms(docker->loop);
-	uint64_t next_ms = containers_expire(docker->containers, now_ms);
+	uint64_t next_ms = containers_expire(docker->containers, now_ms, docker->listed);
 
 	if (next_ms)
 		loop_timer_set(docker->loop, &docker->expire, next_ms - now_ms);
@@ -684,9 +694,9 @@ static void work_run(struct loop_task *task)
 {
 	struct docker *docker = (struct docker *)((char *)task - offsetof(struct docker, work));
 
+	expire(docker);
 	if (docker->stream_open && !docker->query && next_query(docker))
 		fail(docker, "out of memory");
-	expire(docker);
 	if (containers_take_changed(docker->containers) || docker->changed) {
 		docker->changed = false;
 		docker->options.changed(docker->options.ctx);

@@ -7,6 +7,7 @@
 #ifndef KKM_DOCKER_H
 #define KKM_DOCKER_H
 
+#include "dockerjson.h"
 #include "host.h"
 #include "http.h"
 #include "route.h"
@@ -26,7 +27,8 @@ struct docker_status {
 	bool connected;	   /* stream open and list applied */
 	bool ready;	   /* a list has been applied once */
 	uint64_t since_ms; /* CLOCK_REALTIME, of the last change of `connected` */
-	char version[16];
+	char version[16];  /* of the API */
+	char engine[DOCKERJSON_ENGINE_LEN];
 	char error[256];   /* why not connected */
 	unsigned int containers;
 	uint64_t last_event_ms; /* CLOCK_REALTIME, of whatever kind; 0: none yet */

@@ -223,7 +223,8 @@ int dockerjson_address(const struct json *node, const struct dockerjson_reach *r
 	}
 	if (published_address(node, source, ""))
 		return 0;
-	if (strcmp(json_str(node, "State", "running"), "running") ||
+	/* Podman's list does not tell the mode */
+	if (strcmp(json_str(node, "State", "running"), "running") || !*mode ||
 	    (choice.attached && strcmp(mode, "none")))
 		return wait_for_address(source);
 	return fault(&source->error, "kakuremichi.port",
@@ -421,8 +422,8 @@ int dockerjson_event(const char *text, size_t len, struct dockerjson_event *out)
 	set_action(out, json_str(root, "Action", json_str(root, "status", "")));
 	out->time_ns = json_int(root, "timeNano", 0);
 	if (!strcmp(type, "network")) {
-		/* its labels are the network's; only a container that is known is looked at again */
-		id = json_str(attributes, "container", "");
+		/* its labels are the network's; Podman has the container where Docker has the network */
+		id = json_str(attributes, "container", id);
 	} else if (!strcmp(type, "container")) {
 		out->enabled = !strcmp(json_str(attributes, "kakuremichi.enabled", ""), "true");
 		out->signal = signal_number(json_str(attributes, "signal", ""));
@@ -437,6 +438,31 @@ int dockerjson_event(const char *text, size_t len, struct dockerjson_event *out)
 		out->action = DOCKER_OTHER;
 	json_free(&root);
 	return err;
+}
+
+bool dockerjson_is_on_host(const struct json *node)
+{
+	return !strcmp(json_str(json_get(node, "HostConfig"), "NetworkMode", ""), "host");
+}
+
+bool dockerjson_health(const struct json *node, enum kkm_state *out)
+{
+	const char *status = json_str(json_at(node, "State", "Health", NULL), "Status", "");
+
+	*out = !strcmp(status, "starting")    ? KKM_STARTING
+	       : !strcmp(status, "unhealthy") ? KKM_UNHEALTHY
+					      : KKM_ACTIVE;
+	return *out != KKM_ACTIVE || !strcmp(status, "healthy");
+}
+
+void dockerjson_engine(const char *text, size_t len, bool *podman, char out[DOCKERJSON_ENGINE_LEN])
+{
+	struct json *root = json_parse(text, len);
+
+	*podman = !strncmp(json_str(json_first(json_get(root, "Components")), "Name", ""), "Podman", 6);
+	snprintf(out, DOCKERJSON_ENGINE_LEN, "%s %.32s", *podman ? "Podman" : "Docker",
+		 json_str(root, "Version", "?"));
+	json_free(&root);
 }
 
 /* "1.41" -> 41 */

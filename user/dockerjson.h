@@ -41,7 +41,11 @@ void dockerjson_container_free(struct dockerjson_container *container);
 int dockerjson_address(const struct json *node, const struct dockerjson_reach *reach,
 		       struct route_source *source);
 
-/* Of GET /containers/X/json: the signal that stops it, SIGTERM where it names none, */
+/* Of GET /containers/X/json: does it have the host's network? */
+bool dockerjson_is_on_host(const struct json *node);
+/* Its health, KKM_ACTIVE where it is well; false where nobody checks it. */
+bool dockerjson_health(const struct json *node, enum kkm_state *out);
+/* The signal that stops it, SIGTERM where it names none, */
 int dockerjson_stop_signal(const struct json *node);
 /* and the seconds that it then has, 10 where it says nothing. */
 unsigned int dockerjson_stop_timeout_s(const struct json *node);
@@ -73,6 +77,10 @@ int dockerjson_event(const char *text, size_t len, struct dockerjson_event *out)
  * -EOPNOTSUPP where the daemon's lowest is above ours or its highest below, `out` then names it.
  */
 int dockerjson_version(const char *text, size_t len, char out[DOCKERJSON_VERSION_LEN]);
+
+/* The same answer -> whose it is, "Docker 20.10.24" or "Podman 4.3.1". */
+#define DOCKERJSON_ENGINE_LEN 48
+void dockerjson_engine(const char *text, size_t len, bool *podman, char out[DOCKERJSON_ENGINE_LEN]);
 
 /* Hexadecimal digits, 12 to 64 of them: what may go into a URL and a log. */
 bool dockerjson_is_id(const char *text);
