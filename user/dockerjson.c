@@ -423,6 +423,8 @@ int dockerjson_event(const char *text, size_t len, struct dockerjson_event *out)
 	out->time_ns = json_int(root, "timeNano", 0);
 	if (!strcmp(type, "network")) {
 		/* its labels are the network's; Podman has the container where Docker has the network */
+		if (strcmp(out->name, "connect") && strcmp(out->name, "disconnect"))
+			out->action = DOCKER_OTHER;
 		id = json_str(attributes, "container", id);
 	} else if (!strcmp(type, "container")) {
 		out->enabled = !strcmp(json_str(attributes, "kakuremichi.enabled", ""), "true");

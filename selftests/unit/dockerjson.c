@@ -535,6 +535,7 @@ static const struct {
 	  ID2, false, 0 },
 	{ NEW("network", "disconnect", "\"container\":\"" ID2 "\""), DOCKER_CHANGED, ID2, false,
 	  0 },
+	{ NEW("network", "connect", "\"name\":\"web\""), DOCKER_CHANGED, ID, false, 0 }, /* Podman */
 	{ NEW("network", "destroy", "\"name\":\"front\""), DOCKER_OTHER, NULL, false, 0 },
 	{ NEW("volume", "destroy", ""), DOCKER_OTHER, NULL, false, 0 },
 	{ NEW("image", "delete", ""), DOCKER_OTHER, NULL, false, 0 },
