@@ -121,7 +121,7 @@ def cell(load, target, seconds):
 
 
 BULK = ("64k", "1m", "down-1", "down-4", "up-1", "up-4")
-NAMES = ("idle", *ALTERNATING, "routes")
+NAMES = ("idle", *ALTERNATING, "routes", "events")
 
 
 def kernel_memory():

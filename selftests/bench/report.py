@@ -38,6 +38,7 @@ class Results:
         self.others = []    # of each, what others have used of the machine
         self.idle = {}      # target -> bytes a connection, "own" and "kernel"
         self.routes = []    # of each round {number of routes: requests a second}
+        self.events = []    # of each container (start, kill), in milliseconds
 
 
 def spread(values):
@@ -123,6 +124,15 @@ def routes_table(routes):
                   for count in loads.ROUTES[1:]])
 
 
+def events_table(cycles):
+    if not cycles:
+        return []
+    return table(["how soon routes follow Docker", "median (lowest–highest)"],
+                 [[what, f"{show(values)} ms"] for what, values in zip(
+                     ("from its `start` event to the first request that is routed",
+                      "from its `kill` event to the last one"), zip(*cycles))])
+
+
 def goals_table(results):
     rows, routes = [], results.routes
 
@@ -182,7 +192,7 @@ def markdown(results, seconds):
     for reason in (void(results), disturbed(results)):
         lines += [f"**{reason}**", ""] if reason else []
     for part in (ratio_table(results.rounds), short_table(results.rounds), idle_table(results.idle),
-                 routes_table(results.routes), goals_table(results)):
+                 routes_table(results.routes), events_table(results.events), goals_table(results)):
         lines += part
     return "\n".join(lines).rstrip() + "\n"
 

@@ -87,6 +87,10 @@ class Lab:
                       name).strip()
 
     @staticmethod
+    def run_docker(*arguments):
+        return output(LAB, "docker", *arguments)
+
+    @staticmethod
     def run(side, *command):
         return output(LAB, "run", side, *command)
 
