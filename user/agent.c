@@ -17,6 +17,7 @@
 #include "docker.h"
 #include "json.h"
 #include "metrics.h"
+#include "routesfile.h"
 #include "selftest.h"
 #include "text.h"
 #include "version.h"
@@ -33,6 +34,7 @@ struct agent {
 	struct http *http;
 	struct host *host;
 	struct docker *docker;
+	struct routesfile *routes_file;
 	struct datapath *datapath;
 	struct admin *admin_local, *admins[CONFIG_MAX_LISTEN];
 	struct worker_shared shared;
@@ -106,14 +108,27 @@ static bool has_rejected(const struct route_table *table, const struct route_rej
 	return false;
 }
 
-static void log_route(const char *msg, const struct route *route)
+enum change { ADDING, CHANGING, REMOVING };
+
+static void log_route(enum change change, const struct route *route)
 {
+	static const char *const of_docker[] = { "Adding Docker tunnel", "Changing Docker tunnel",
+						 "Removing Docker tunnel" };
+	static const char *const of_others[] = { "Adding tunnel", "Changing tunnel",
+						 "Removing tunnel" };
+	bool docker = route->owner == KKM_DOCKER;
+	const char *msg = docker ? of_docker[change] : of_others[change];
+	const char *owner = docker ? NULL : text_owner(route->owner);
 	char target[ADDRESS_TEXT_MAX];
 
-	log_info(msg, "domain", route->domain, "target",
-		 address_print(&route->backends[0].address, target), "container",
-		 route->backends[0].name, "#backends", log_number(route->count), "state",
-		 text_state(route->state), NULL);
+	if (change == REMOVING)
+		log_info(msg, "domain", route->domain, "owner", owner, NULL);
+	else
+		log_info(msg, "domain", route->domain, "target",
+			 address_print(&route->backends[0].address, target),
+			 docker ? "container" : "name", route->backends[0].name, "#backends",
+			 log_number(route->count), "state", text_state(route->state), "owner",
+			 owner, NULL);
 }
 
 static bool same_route(const struct route *a, const struct route *b)
@@ -127,25 +142,31 @@ static void log_differences(const struct route_table *before, const struct route
 {
 	for (unsigned int i = 0; before && i < before->count; i++) {
 		if (!route_exact(after, before->routes[i].domain))
-			log_info("Removing Docker tunnel", "domain", before->routes[i].domain, NULL);
+			log_route(REMOVING, &before->routes[i]);
 	}
 	for (unsigned int i = 0; i < after->count; i++) {
 		const struct route *route = &after->routes[i];
 		const struct route *was = before ? route_exact(before, route->domain) : NULL;
 
 		if (!was)
-			log_route("Adding Docker tunnel", route);
+			log_route(ADDING, route);
 		else if (!same_route(was, route))
-			log_route("Changing Docker tunnel", route);
+			log_route(CHANGING, route);
 	}
 	/* containers rejected as a whole have been named when they were read */
 	for (unsigned int i = 0; i < after->rejected_count; i++) {
 		const struct route_rejected *rejected = &after->rejected[i];
 
-		if (*rejected->domain && !has_rejected(before, rejected))
+		if (!*rejected->domain || has_rejected(before, rejected))
+			continue;
+		if (rejected->owner == KKM_DOCKER)
 			log_warn("Domain not routed to this container", "domain", rejected->domain,
 				 "container", rejected->name, "label", rejected->label, "error",
 				 rejected->reason, NULL);
+		else
+			log_warn("Domain not routed to this target", "domain", rejected->domain,
+				 "name", rejected->name, "owner", text_owner(rejected->owner),
+				 "error", rejected->reason, NULL);
 	}
 }
 
@@ -207,6 +228,39 @@ static int build_table(struct agent *agent, const struct route_source **sources,
 	return err;
 }
 
+/* Of two arrays one, in the place of the first. 0 or -ENOMEM. */
+static int append_sources(const struct route_source ***sources, size_t *count,
+			  const struct route_source **more, size_t more_count)
+{
+	size_t all = *count + more_count;
+	const struct route_source **grown = realloc(*sources, (all + 1) * sizeof(*grown));
+
+	if (!grown)
+		return -ENOMEM;
+	if (more_count)
+		memcpy(grown + *count, more, more_count * sizeof(*more));
+	*sources = grown;
+	*count = all;
+	return 0;
+}
+
+/* Everybody's. */
+static int gather_sources(struct agent *agent, const struct route_source ***sources, size_t *count)
+{
+	const struct route_source **more = NULL;
+	size_t more_count = 0;
+	int err = 0;
+
+	if (agent->docker)
+		err = docker_sources(agent->docker, sources, count);
+	if (!err && agent->routes_file)
+		err = routesfile_sources(agent->routes_file, &more, &more_count);
+	if (!err)
+		err = append_sources(sources, count, more, more_count);
+	free(more);
+	return err;
+}
+
 static void rebuild(void *ctx)
 {
 	struct agent *agent = ctx;
@@ -214,12 +268,11 @@ static void rebuild(void *ctx)
 	struct route_table *table;
 	struct docker_status docker = { .ready = true };
 	size_t count = 0;
-	int err = 0;
+	int err;
 
-	if (agent->docker) {
+	if (agent->docker)
 		docker_status(agent->docker, &docker);
-		err = docker_sources(agent->docker, &sources, &count);
-	}
+	err = gather_sources(agent, &sources, &count);
 	if (!err)
 		err = build_table(agent, sources, count, docker.ready || agent->waited, &table);
 	free(sources);
@@ -608,17 +661,22 @@ static void add_time(struct json *object, const char *name, uint64_t ms)
 static bool is_ready(const struct agent *agent, const char **why)
 {
 	struct docker_status docker = { .ready = true, .connected = true };
+	struct routesfile_status file = { .routes = 0 };
 
 	if (agent->docker)
 		docker_status(agent->docker, &docker);
+	if (agent->routes_file)
+		routesfile_status(agent->routes_file, &file);
 	if (agent->draining)
 		*why = "draining";
 	else if (agent->config->http.count && !agent->http_count)
 		*why = "no listener could be bound";
 	else if (!docker.ready)
 		*why = "Docker has not been read yet";
+	else if (!docker.connected)
+		*why = "ready; Docker is not connected, routes stay";
 	else
-		*why = docker.connected ? "ready" : "ready; Docker is not connected, routes stay";
+		*why = *file.error ? "ready; the routes file is not taken as it is" : "ready";
 	return !agent->draining && docker.ready &&
 	       (!agent->config->http.count || agent->http_count);
 }
@@ -637,6 +695,23 @@ static void add_docker(const struct agent *agent, struct json *root)
 	json_add_str(object, "api_version", *status.version ? status.version : NULL);
 	json_add_int(object, "streams_renewed", (int64_t)status.renewals);
 	json_add_int(object, "containers", status.containers);
+	json_add_str(object, "error", *status.error ? status.error : NULL);
+}
+
+static void add_routes_file(const struct agent *agent, struct json *root)
+{
+	struct routesfile_status status;
+	struct json *object;
+
+	if (!agent->routes_file) {
+		json_add_null(root, "routes_file");
+		return;
+	}
+	routesfile_status(agent->routes_file, &status);
+	object = json_add_object(root, "routes_file");
+	json_add_str(object, "path", status.path);
+	json_add_int(object, "routes", status.routes);
+	add_time(object, "since", status.since_ms);
 	json_add_str(object, "error", *status.error ? status.error : NULL);
 }
 
@@ -680,6 +755,7 @@ static char *status_json(const struct agent *agent)
 	add_time(root, "since", agent->started_ms);
 	json_add_int(root, "workers", agent->config->workers);
 	add_docker(agent, root);
+	add_routes_file(agent, root);
 	control = json_add_object(root, "control");
 	json_add_bool(control, "enabled", false);
 	json_add_bool(control, "connected", false);
@@ -847,14 +923,24 @@ static int open_docker(struct agent *agent)
 	return err ? err : docker_new(agent->loop, agent->http, &options, &agent->docker);
 }
 
+static int open_routes_file(struct agent *agent)
+{
+	struct routesfile_options options = {
+		.path = agent->config->routes_file,
+		.max_targets = agent->config->max_routes,
+		.changed = rebuild,
+		.ctx = agent,
+	};
+
+	return options.path ? routesfile_new(agent->loop, &options, &agent->routes_file) : 0;
+}
+
 /* Options that belong to parts that this version does not have yet. */
 static void warn_of_unused(const struct config *config)
 {
 	if (config->control_url || config->api_key || config->api_key_file)
 		log_warn("Control is not part of this version: CONTROL_URL and API_KEY do nothing",
 			 NULL);
-	if (config->routes_file)
-		log_warn("--routes-file is not part of this version: it does nothing", NULL);
 }
 
 static int start(struct agent *agent)
@@ -879,6 +965,8 @@ static int start(struct agent *agent)
 		err = open_datapath(agent);
 	if (!err)
 		err = open_docker(agent);
+	if (!err)
+		err = open_routes_file(agent);
 	if (!err)
 		err = start_workers(agent);
 	if (!err)
@@ -910,6 +998,7 @@ static void stop(struct agent *agent)
 	}
 	free(agent->listen);
 	docker_free(&agent->docker);
+	routesfile_free(&agent->routes_file);
 	http_free(&agent->http);
 	host_free(&agent->host);
 	datapath_close(&agent->datapath);

@@ -13,6 +13,7 @@
 #include "agent.h"
 #include "datapath.h"
 #include "hostname.h"
+#include "routesfile.h"
 #include "selftest.h"
 
 /* `fatal`: run would not work. Otherwise it is only slower, or shows less. */
@@ -121,6 +122,27 @@ static void check_docker(struct check *check, const struct config *config)
 		close(fd);
 	report(check, "Docker socket", !err, false, err ? strerror(err) : config->docker_unix,
 	       "the agent would run and wait for it: name it with --docker-socket");
+}
+
+static void check_routes_file(struct check *check, const struct config *config)
+{
+	struct routesjson_error error = { .line = 0 };
+	unsigned int routes = 0;
+	char detail[KKM_REASON_LEN + 32];
+	int err;
+
+	if (!config->routes_file)
+		return;
+	err = routesfile_check(config->routes_file, config->max_routes, &routes, &error);
+	if (!err)
+		snprintf(detail, sizeof(detail), "%u routes", routes);
+	else if (error.line)
+		snprintf(detail, sizeof(detail), "line %u: %s", error.line, error.reason);
+	else
+		snprintf(detail, sizeof(detail), "%s", error.reason);
+	/* one that is not there yet is waited for */
+	report(check, "routes file", !err, err && err != -ENOENT, detail,
+	       "the agent would run without its routes, and watch it");
 }
 
 static void check_files(struct check *check, const struct config *config)
@@ -255,6 +277,7 @@ int cmd_check(struct config *config)
 	check_capabilities(&check);
 	check_bpffs(&check, config);
 	check_docker(&check, config);
+	check_routes_file(&check, config);
 	check_files(&check, config);
 	check_listeners(&check, config);
 	check_engines(&check, config);

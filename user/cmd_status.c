@@ -8,6 +8,16 @@
 
 #include "http.h"
 
+static void print_routes_file(const struct json *file)
+{
+	const char *error = json_str(file, "error", NULL);
+
+	if (json_is_object(file))
+		printf("routes file  %s: %lld routes%s since %s%s%s\n", json_str(file, "path", "?"),
+		       (long long)json_int(file, "routes", 0), error ? "; not taken" : "",
+		       json_str(file, "since", "?"), error ? ": " : "", error ? error : "");
+}
+
 static void print_text(const struct json *root)
 {
 	const struct json *docker = json_get(root, "docker"), *counts = json_get(root, "counts");
@@ -27,6 +37,7 @@ static void print_text(const struct json *root)
 		       json_str(docker, "since", "the start"), error ? ": " : "",
 		       error ? error : "", connected ? ", API " : "",
 		       connected ? json_str(docker, "api_version", "") : "");
+	print_routes_file(json_get(root, "routes_file"));
 	printf("control      not part of this version\n");
 	printf("routes       %lld to %lld backends, %lld rejected\n",
 	       (long long)json_int(counts, "routes", 0), (long long)json_int(counts, "backends", 0),

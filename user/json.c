@@ -17,20 +17,27 @@ static cJSON *mutable(struct json *node)
 	return (cJSON *)node;
 }
 
-struct json *json_parse(const char *text, size_t len)
+struct json *json_parse_at(const char *text, size_t len, size_t *wrong_at)
 {
-	const char *end = NULL;
+	const char *end = text;
 	cJSON *root = cJSON_ParseWithLengthOpts(text, len, &end, false);
 
-	if (!root)
-		return NULL;
-	for (; end < text + len; end++) {
-		if (!strchr(" \t\r\n", *end) || !*end) {
-			cJSON_Delete(root);
-			return NULL;
-		}
+	if (root) {
+		while (end < text + len && *end && strchr(" \t\r\n", *end))
+			end++;
+		if (end == text + len)
+			return (struct json *)root;
+		cJSON_Delete(root);
 	}
-	return (struct json *)root;
+	*wrong_at = (size_t)(end - text);
+	return NULL;
+}
+
+struct json *json_parse(const char *text, size_t len)
+{
+	size_t wrong_at;
+
+	return json_parse_at(text, len, &wrong_at);
 }
 
 void json_free(struct json **root)

@@ -11,6 +11,8 @@ struct json; /* a cJSON node */
 
 /* NULL where the text is no JSON, or trailed by something else. The caller frees the root. */
 struct json *json_parse(const char *text, size_t len);
+/* As json_parse(); where it is NULL, *wrong_at is how far the text could be read. */
+struct json *json_parse_at(const char *text, size_t len, size_t *wrong_at);
 void json_free(struct json **root);
 
 const struct json *json_get(const struct json *object, const char *name);

@@ -139,6 +139,7 @@ static int reject(struct route_table *table, const struct route_source *source,
 	rejected = &table->rejected[table->rejected_count++];
 	memset(rejected, 0, sizeof(*rejected));
 	rejected->refusal = refusal;
+	rejected->owner = source->owner;
 	snprintf(rejected->id, sizeof(rejected->id), "%s", source->id);
 	snprintf(rejected->name, sizeof(rejected->name), "%s", source->name);
 	snprintf(rejected->domain, sizeof(rejected->domain), "%s", domain);
@@ -249,13 +250,16 @@ static int add_route(struct route_table *table, const char *domain, enum kkm_own
 	return 0;
 }
 
-/* The label of a source's service. */
+/* The label of a source's service; nobody but Docker's has any. */
 static const char *label_of(const struct route_source *source, const char *word,
 			    char out[KKM_NAME_LEN])
 {
 	const char *service = source->labels.service;
 
-	snprintf(out, KKM_NAME_LEN, "kakuremichi.%s%s%s", service, *service ? "." : "", word);
+	*out = '\0';
+	if (source->owner == KKM_DOCKER)
+		snprintf(out, KKM_NAME_LEN, "kakuremichi.%s%s%s", service, *service ? "." : "",
+			 word);
 	return out;
 }
 
@@ -265,7 +269,11 @@ static int conflict(struct route_table *table, const struct route_source *source
 	const struct route_backend *first = &route->backends[0];
 	char reason[KKM_REASON_LEN], label[KKM_NAME_LEN];
 
-	if (!strcmp(first->id, source->id) && *first->service)
+	if (route->owner != source->owner)
+		snprintf(reason, sizeof(reason), "the domain belongs to %s%.100s of %s, which goes "
+			 "first", route->owner == KKM_DOCKER ? "container " : "", first->name,
+			 route->owner == KKM_DOCKER ? "Docker" : "Control");
+	else if (!strcmp(first->id, source->id) && *first->service)
 		snprintf(reason, sizeof(reason), "the domain belongs to service %s of the same "
 			 "container", first->service);
 	else if (!strcmp(first->id, source->id))
@@ -310,7 +318,7 @@ static int refuse_own(struct route_table *table, const struct route_source *sour
 	char label[KKM_NAME_LEN];
 
 	return reject(table, source, KKM_REJECTED, domain,
-		      source->owner == KKM_DOCKER ? label_of(source, word, label) : "",
+		      label_of(source, word, label),
 		      "leads to the agent's own listener, and requests would go round: give the port "
 		      "that the service listens on");
 }

@@ -68,6 +68,7 @@ struct route {
 
 struct route_rejected {
 	enum kkm_refusal refusal;
+	enum kkm_owner owner;
 	char id[KKM_ID_LEN];
 	char name[KKM_NAME_LEN];
 	char domain[HOSTNAME_MAX + 1]; /* empty: the container as a whole */
