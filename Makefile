@@ -133,11 +133,12 @@ selftests: $(UNIT:%=$(O)/unit/%) $(PROG:%=$(O)/prog_tests/%)
 $(O)/fuzz/%: selftests/fuzz/%.c user/hostname.c user/hostname.h $(wildcard selftests/fuzz/*.h)
 	$(call say,FUZZ,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANG) $(FUZZ_CFLAGS) $(filter %.c,$^) -o $@ -Wl,--as-needed -lidn2 -lhttp_parser
+	$(Q)$(CLANG) $(FUZZ_CFLAGS) $(filter %.c,$^) -o $@ -Wl,--as-needed -lidn2 -lcjson -lhttp_parser
 
 $(addprefix $(O)/fuzz/,request response chunked differential): user/http1.c user/http1.h
 $(O)/fuzz/clienthello: user/clienthello.c user/clienthello.h
 $(O)/fuzz/proxyproto: user/proxyproto.c user/proxyproto.h
+$(O)/fuzz/routesfile: user/routesjson.c user/routesjson.h user/json.c user/json.h
 
 fuzzers: $(FUZZ:%=$(O)/fuzz/%)
 

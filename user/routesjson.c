@@ -307,18 +307,20 @@ static int check_zeros(struct parse *parse)
 	return zero ? fault(parse, (size_t)(zero - parse->text), "has a NUL character") : 0;
 }
 
+/* The parser ends at what it does not take, or one behind. */
 static int no_json(struct parse *parse, size_t at)
 {
-	const char *rest = parse->text + at;
-	size_t len = parse->len - at;
-	const char *newline = memchr(rest, '\n', len);
+	size_t from = at, to = at;
 
-	if (newline)
-		len = (size_t)(newline - rest);
-	if (!len)
+	while (from && at - from < 16 && parse->text[from - 1] != '\n')
+		from--;
+	while (to < parse->len && to - at < 24 && parse->text[to] != '\n')
+		to++;
+	from = behind_blanks(parse, from);
+	if (from >= to)
 		return fault(parse, at, "is no JSON, or ends early");
-	return fault(parse, at, "is no JSON, or ends early, at '%.*s'", (int)(len < 32 ? len : 32),
-		     rest);
+	return fault(parse, at, "is no JSON, or ends early, near '%.*s'", (int)(to - from),
+		     parse->text + from);
 }
 
 int routesjson_parse(const char *text, size_t len, unsigned int max_targets,
