@@ -143,18 +143,31 @@ static void conflict_is_per_domain(void **state)
 static void owners(void **state)
 {
 	struct route_source docker = source(1, "a.example", "g", 99),
-			    control = source(2, "a.example", "g", 1);
+			    control = source(2, "a.example", "g", 1),
+			    file = source(3, "a.example", "g", 1);
 	struct route_table *table;
 
 	(void)state;
 	control.owner = KKM_CONTROL;
-	table = BUILD(control, docker);
+	file.owner = KKM_FILE;
+	table = BUILD(file, control, docker);
 	assert_int_equal(route_exact(table, "a.example")->count, 1);
 	assert_int_equal(route_exact(table, "a.example")->owner, KKM_DOCKER);
 	assert_int_equal(rejected_of(table, "c2")->refusal, KKM_CONFLICT);
+	assert_int_equal(rejected_of(table, "c3")->refusal, KKM_CONFLICT);
+	assert_int_equal(rejected_of(table, "c3")->owner, KKM_FILE);
+	assert_string_equal(rejected_of(table, "c3")->label, "");
+	assert_string_equal(reason_of(table, "c3"),
+			    "the domain belongs to container c1 of Docker, which goes first");
 	route_table_put(&table);
-	table = BUILD(control);
+	table = BUILD(file, control);
 	assert_int_equal(route_exact(table, "a.example")->owner, KKM_CONTROL);
+	assert_string_equal(reason_of(table, "c3"),
+			    "the domain belongs to c2 of Control, which goes first");
+	route_table_put(&table);
+	table = BUILD(file);
+	assert_int_equal(route_exact(table, "a.example")->owner, KKM_FILE);
+	assert_int_equal(table->rejected_count, 0);
 	route_table_put(&table);
 }
 
