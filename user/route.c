@@ -317,8 +317,7 @@ static int refuse_own(struct route_table *table, const struct route_source *sour
 {
 	char label[KKM_NAME_LEN];
 
-	return reject(table, source, KKM_REJECTED, domain,
-		      label_of(source, word, label),
+	return reject(table, source, KKM_REJECTED, domain, label_of(source, word, label),
 		      "leads to the agent's own listener, and requests would go round: give the port "
 		      "that the service listens on");
 }

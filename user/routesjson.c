@@ -98,6 +98,7 @@ static size_t place(const struct parse *parse)
 /* What is wrong with a target, or NULL. */
 static const char *read_target(const char *text, struct sockaddr_storage *out)
 {
+	const struct in6_addr *v6 = &((struct sockaddr_in6 *)out)->sin6_addr;
 	const char *colon = strrchr(text, ':');
 	bool brackets = *text == '[';
 	char host[INET6_ADDRSTRLEN];
@@ -121,8 +122,10 @@ static const char *read_target(const char *text, struct sockaddr_storage *out)
 	if (len >= sizeof(host) || address_parse(host, (uint16_t)port, out) ||
 	    brackets != (out->ss_family == AF_INET6))
 		return "is no address with a port: names are not looked up, give address:port";
-	if (!strcmp(host, "0.0.0.0") ||
-	    (brackets && IN6_IS_ADDR_UNSPECIFIED(&((struct sockaddr_in6 *)out)->sin6_addr)))
+	/* one spelling for each address, as whoever compares them expects */
+	if (brackets && IN6_IS_ADDR_V4MAPPED(v6))
+		return "is an IPv4 address: write it as one";
+	if (!strcmp(host, "0.0.0.0") || (brackets && IN6_IS_ADDR_UNSPECIFIED(v6)))
 		return "is nobody's address: give 127.0.0.1 for this host";
 	return NULL;
 }
@@ -154,6 +157,7 @@ static void add_source(struct parse *parse, const char *domain,
 	snprintf(source->id, sizeof(source->id), "file:%016llx", hash(domain, target));
 	snprintf(source->name, sizeof(source->name), "file:%s", target);
 	snprintf(source->group, sizeof(source->group), "%s", domain);
+	snprintf(source->via, sizeof(source->via), "given by the routes file");
 	source->labels.port = address_port(address);
 	source->labels.domain_count = 1;
 	snprintf(source->labels.domains[0], sizeof(source->labels.domains[0]), "%s", domain);

@@ -246,6 +246,18 @@ def beside_docker(lab, agent, file, one, two):
     expect(agent.routes(), {"docker.test": ["again"], "file.test": [f"file:{two}"]}, "routes")
 
 
+def test_own_listener(lab):
+    """a target that is the agent's own listener is not routed, and named; the others are"""
+    one = plain(lab, "one")
+    file = RoutesFile(lab)
+    file.write({"a.test": f"{lab.edge_addr}:80", "b.test": one})
+    agent = lab.agent("--routes-file", file.path)
+    refused = agent.refused()[f"file:{lab.edge_addr}:80"]
+    expect((refused["domain"], refused["label"]), ("a.test", ""), "who is refused")
+    check("the agent's own listener" in refused["reason"], refused["reason"])
+    expect((who(lab, "a.test"), who(lab, "b.test")), (404, "one"), "who answers")
+
+
 def test_check(lab):
     """`check` says whether the file is good, and line and reason where not"""
     file = RoutesFile(lab)

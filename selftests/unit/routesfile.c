@@ -72,6 +72,7 @@ static void good_file(void **state)
 		assert_int_equal(source->labels.domain_count, 1);
 		assert_string_equal(source->labels.domains[0], expected[i].domain);
 		assert_string_equal(source->group, expected[i].domain);
+		assert_string_equal(source->via, "given by the routes file");
 		assert_string_equal(source->name, expected[i].name);
 		assert_string_equal(target_of(&routes, i), expected[i].target);
 		assert_string_equal(source->error.reason, "");
@@ -165,6 +166,7 @@ static void every_error(void **state)
 		{ "{\"a\":\n\"1.2.3:80\"}", 2, "is no address" },
 		{ "{\"a\":\n\"0.0.0.0:80\"}", 2, "nobody's address" },
 		{ "{\"a\":\n\"[0::0]:80\"}", 2, "nobody's address" },
+		{ "{\"a\":\n\"[::ffff:127.0.0.1]:80\"}", 2, "is an IPv4 address" },
 		{ "{\"a\":\n\"http://10.0.0.1:80\"}", 2, "is a URL" },
 		{ "{\"a\":\n\"10.0.0.1:80\n\"}", 2, "target '10.0.0.1:80?'" },
 		{ "{\"a\":\n80}", 2, "a target is a string" },
@@ -338,16 +340,21 @@ static const char *error_now(void)
 	return status.error;
 }
 
+static void turn(uint64_t ms)
+{
+	struct loop_timer timer = { .fire = stop_now };
+
+	loop_timer_set(loop, &timer, ms);
+	loop_run(loop);
+}
+
 /* There is nothing to tell: looked at until the error is this. */
 static void expect_error(const char *error)
 {
-	struct loop_timer timer = { .fire = stop_now };
 	unsigned int had = changes;
 
-	while (!strstr(error_now(), error) || !*error != !*error_now()) {
-		loop_timer_set(loop, &timer, 5);
-		loop_run(loop);
-	}
+	while (!strstr(error_now(), error) || !*error != !*error_now())
+		turn(5);
 	assert_int_equal(changes, had);
 }
 
@@ -367,6 +374,34 @@ static void in_place_and_renamed(void **state)
 	}
 	write_file("routes.json", "{}");
 	expect_routed(NULL);
+}
+
+static uint64_t since(void)
+{
+	struct routesfile_status status;
+
+	routesfile_status(file, &status);
+	return status.since_ms;
+}
+
+/* What is wrong is said once, however often it is found. */
+static void said_once(void **state)
+{
+	uint64_t first;
+
+	(void)state;
+	write_file("routes.json", "{");
+	open_file("routes.json");
+	first = since();
+	assert_int_not_equal(first, 0);
+	write_file("routes.json", " {");
+	assert_int_equal(chmod("routes.json", 0600), 0);
+	turn(120);
+	assert_string_equal(error_now(), "line 1: is no JSON, or ends early, near '{'");
+	assert_int_equal(since(), first);
+	write_file("routes.json", "\n{");
+	expect_error("line 2: is no JSON, or ends early");
+	assert_true(since() > first);
 }
 
 static void bad_and_gone(void **state)
@@ -476,7 +511,6 @@ static void written_by_another_name(void **state)
 /* Others' files beside it are nothing to look for, and neither is a write before its close. */
 static void neighbours(void **state)
 {
-	struct loop_timer timer = { .fire = stop_now };
 	FILE *out;
 
 	(void)state;
@@ -489,8 +523,7 @@ static void neighbours(void **state)
 	write_routes("routes.json~", "c.example");
 	assert_int_equal(rename("routes.json~", "neighbour"), 0);
 	assert_int_equal(unlink("neighbour"), 0);
-	loop_timer_set(loop, &timer, 120);
-	loop_run(loop);
+	turn(120);
 	assert_int_equal(changes, 0);
 	assert_routed("a.example");
 	fclose(out);
@@ -529,6 +562,7 @@ int main(void)
 		cmocka_unit_test(limits),
 		cmocka_unit_test(every_prefix),
 		cmocka_unit_test_setup_teardown(in_place_and_renamed, setup, teardown),
+		cmocka_unit_test_setup_teardown(said_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_and_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(appears_later, setup, teardown),
 		cmocka_unit_test_setup_teardown(symbolic_links, setup, teardown),
