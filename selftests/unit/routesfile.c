@@ -104,6 +104,9 @@ static void ids_stay(void **state)
 	assert_string_not_equal(a.sources[0].id, b.sources[0].id);
 	free(a.sources);
 	free(b.sources);
+	a = parse("{\"a\":\"10.0.0.1:80\",\"a1\":\"0.0.0.1:80\"}");
+	assert_string_not_equal(a.sources[0].id, a.sources[1].id);
+	free(a.sources);
 }
 
 static void wrong(const char *text, size_t len, unsigned int max, unsigned int line,
@@ -183,6 +186,8 @@ static void every_error(void **state)
 		  "\"A.\":\"10.0.0.1:80\"}", 4, "a is there twice: in line 2 too" },
 		{ "{\"z\":\"10.0.0.1:80\",\n\"a\":\"10.0.0.1:80\",\n\"z\":\"10.0.0.2:80\",\n"
 		  "\"a\":\"10.0.0.1:80\"}", 3, "z is there twice: in line 1 too" },
+		{ "{\"a\":\"10.0.0.1:80\",\n\"z\":\"10.0.0.1:80\",\n\"a\":\"10.0.0.2:80\",\n"
+		  "\"z\":\"10.0.0.1:80\"}", 3, "a is there twice: in line 1 too" },
 		{ "{\"a\":\"10.0.0.1:80\",\n\"a\\u0000\":\"10.0.0.1:80\"}", 2, "NUL" },
 	};
 
