@@ -19,7 +19,7 @@
 #define LINKS_MAX 40	 /* as the kernel's */
 #define SETTLE_MS 50	 /* who replaces a file often does it in several steps */
 #define CREATED_MS 500	 /* whoever has created it is writing it, and its close is told */
-#define UNWATCHED_MS 10000
+#define RETRY_MS 10000	 /* what no change of the file may end */
 
 #define CHANGES (IN_CLOSE_WRITE | IN_ATTRIB | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
 #define OWN_CHANGES (IN_CLOSE_WRITE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF)
@@ -340,11 +340,14 @@ static bool look(struct routesfile *file)
 		if (!file->told_unwatched)
 			log_warn("Routes file cannot be watched: it is read every 10 s", "file",
 				 file->options.path, "error", strerror(-err), NULL);
-		look_within(file, UNWATCHED_MS);
+		look_within(file, RETRY_MS);
 	}
 	file->told_unwatched = err;
-	if (!read_file(file->options.path, file->options.max_targets, &fresh, &error))
+	err = read_file(file->options.path, file->options.max_targets, &fresh, &error);
+	if (!err)
 		return take(file, &fresh);
+	if (err != -EINVAL && !is_missing(err))
+		look_within(file, RETRY_MS);
 	keep_last(file, &error);
 	return false;
 }

@@ -501,6 +501,22 @@ static void symbolic_links(void **state)
 	expect_routed("e.example");
 }
 
+/* More directories than are watched: it is read all the same. */
+static void long_way(void **state)
+{
+	char path[512] = "";
+
+	(void)state;
+	assert_int_equal(mkdir("x", 0755), 0);
+	for (int i = 0; i < 40; i++)
+		strcat(path, "x/../");
+	strcat(path, "routes.json");
+	write_routes("routes.json", "a.example");
+	open_file(path);
+	assert_routed("a.example");
+	assert_string_equal(error_now(), "");
+}
+
 /* By another name: only the file itself tells. So it is for one that is mounted alone. */
 static void written_by_another_name(void **state)
 {
@@ -571,6 +587,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(bad_and_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(appears_later, setup, teardown),
 		cmocka_unit_test_setup_teardown(symbolic_links, setup, teardown),
+		cmocka_unit_test_setup_teardown(long_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(written_by_another_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(neighbours, setup, teardown),
 		cmocka_unit_test_setup_teardown(checked, setup, teardown),
