@@ -602,6 +602,18 @@ void containers_each_waiting(const struct containers *containers,
 	}
 }
 
+bool containers_have_address(const struct containers *containers,
+			     const struct sockaddr_storage *address)
+{
+	for (struct container *c = containers->all; c; c = c->next) {
+		for (unsigned int i = 0; i < c->info.count; i++) {
+			if (address_same_host(&c->info.sources[i].address, address))
+				return true;
+		}
+	}
+	return false;
+}
+
 bool containers_take_changed(struct containers *containers)
 {
 	bool changed = containers->changed;

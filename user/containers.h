@@ -66,6 +66,9 @@ void containers_each_follower(const struct containers *containers, const char *i
 void containers_each_waiting(const struct containers *containers,
 			     void (*each)(void *ctx, const char *id), void *ctx);
 
+/* Is one of them reached at this address, whatever the port? */
+bool containers_have_address(const struct containers *containers,
+			     const struct sockaddr_storage *address);
 /* Has anything changed for routes since the last call? */
 bool containers_take_changed(struct containers *containers);
 unsigned int containers_count(const struct containers *containers);

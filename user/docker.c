@@ -252,11 +252,21 @@ static void set_connected(struct docker *docker, bool connected, const char *err
 	snprintf(docker->status.error, sizeof(docker->status.error), "%s", error);
 }
 
+static bool is_container(void *ctx, const struct sockaddr_storage *address)
+{
+	return containers_have_address(ctx, address);
+}
+
+static void learn(struct docker *docker)
+{
+	host_learn(docker->options.host, is_container, docker->containers);
+}
+
 /* Everything under way is dropped, every container kept. */
 static void drop(struct docker *docker)
 {
 	if (docker->listed)
-		host_learn(docker->options.host); /* as it is before anything can change unseen */
+		learn(docker); /* how it is before anything can change unseen */
 	http_cancel(&docker->stream);
 	http_cancel(&docker->query);
 	docker->query_kind = QUERY_NONE;
@@ -685,7 +695,7 @@ static void learn_fire(struct loop_timer *timer)
 	struct docker *docker = (struct docker *)((char *)timer - offsetof(struct docker, learn));
 
 	if (docker->listed)
-		host_learn(docker->options.host);
+		learn(docker);
 	loop_timer_set(docker->loop, timer, LEARN_MS);
 }
 

@@ -19,7 +19,8 @@
 
 /* Where the netlink messages that are read here go; a link's is about 1.5 KiB. */
 #define MESSAGES_LEN 32768
-#define LEARNT_MAX 65536
+#define LEARNT_MAX 8192
+#define RECEIVE_BUFFER (4 << 20) /* a daemon that starts moves hundreds of interfaces at once */
 
 struct network {
 	unsigned int index; /* of the interface */
@@ -40,8 +41,10 @@ struct host {
 	struct network *networks;
 	unsigned int count;
 	bool known;
-	struct learnt *learnt;
-	unsigned int learnt_count;
+	struct learnt *learnt; /* by address, but for those that are being added */
+	unsigned int learnt_count, sorted_count;
+	bool (*wanted)(void *ctx, const struct sockaddr_storage *address); /* while learning */
+	void *wanted_ctx;
 	void (*unplugged)(void *ctx, const struct host_port *port);
 	void *ctx;
 };
@@ -180,37 +183,73 @@ static const void *attribute_of(const struct rtattr *attribute, int len, unsigne
 	return NULL;
 }
 
-/* Neighbours: address -> MAC. Of those that are behind a bridge the port follows. */
+static int compare_addresses(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	size_t len;
+	const uint8_t *x = bytes_of(a, &len), *y = bytes_of(b, &len);
+
+	if (a->ss_family != b->ss_family)
+		return a->ss_family < b->ss_family ? -1 : 1;
+	return memcmp(x, y, len);
+}
+
+/* `address` is the first member of both, where one is a key. */
+static int compare_learnt(const void *a, const void *b)
+{
+	return compare_addresses(a, b);
+}
+
+static struct learnt *find_learnt(struct host *host, const struct sockaddr_storage *address)
+{
+	return host->sorted_count ? bsearch(address, host->learnt, host->sorted_count,
+					    sizeof(*host->learnt), compare_learnt)
+				  : NULL;
+}
+
+/* Behind what was learnt before; sorted when all have been added. */
+static struct learnt *add_learnt(struct host *host, const struct sockaddr_storage *address)
+{
+	struct learnt *grown;
+
+	if (host->learnt_count == LEARNT_MAX)
+		return NULL;
+	grown = realloc(host->learnt, (host->learnt_count + 1) * sizeof(*grown));
+	if (!grown)
+		return NULL;
+	host->learnt = grown;
+	grown[host->learnt_count] = (struct learnt){ .address = *address };
+	return &grown[host->learnt_count++];
+}
+
+static bool is_bridge_index(const struct host *host, unsigned int index)
+{
+	for (unsigned int i = 0; i < host->count; i++) {
+		if (host->networks[i].bridge && host->networks[i].index == index)
+			return true;
+	}
+	return false;
+}
+
+/* Neighbours: address -> MAC. */
 static void add_neighbour(struct host *host, const struct ndmsg *info, int len)
 {
 	const struct rtattr *attributes = (const void *)((const char *)info +
 							 NLMSG_ALIGN(sizeof(*info)));
-	size_t size = info->ndm_family == AF_INET ? 4 : 16;
+	size_t size = info->ndm_family == AF_INET ? 4 : 16, key_len;
 	const void *address = attribute_of(attributes, len, NDA_DST, size);
 	const void *mac = attribute_of(attributes, len, NDA_LLADDR, 6);
-	struct learnt *learnt = NULL;
 	struct sockaddr_storage key = { .ss_family = info->ndm_family };
-	size_t key_len;
+	struct learnt *learnt;
 
-	if (!address || !mac || (size == 16 && info->ndm_family != AF_INET6))
+	if (!address || !mac || (size == 16 && info->ndm_family != AF_INET6) ||
+	    !is_bridge_index(host, (unsigned int)info->ndm_ifindex))
 		return;
 	memcpy((uint8_t *)bytes_of(&key, &key_len), address, size);
-	for (unsigned int i = 0; i < host->learnt_count && !learnt; i++) {
-		if (match(&host->learnt[i].address, &key, NULL))
-			learnt = &host->learnt[i];
-	}
-	if (!learnt && host->learnt_count < LEARNT_MAX) {
-		struct learnt *grown = host->learnt;
-
-		if (!(host->learnt_count & (host->learnt_count - 1)))
-			grown = realloc(grown, (host->learnt_count ? host->learnt_count * 2 : 1) *
-						       sizeof(*grown));
-		if (!grown)
-			return;
-		host->learnt = grown;
-		learnt = &grown[host->learnt_count++];
-		*learnt = (struct learnt){ .address = key };
-	}
+	if (!host->wanted(host->wanted_ctx, &key))
+		return;
+	learnt = find_learnt(host, &key);
+	if (!learnt)
+		learnt = add_learnt(host, &key);
 	if (learnt)
 		memcpy(learnt->mac, mac, sizeof(learnt->mac));
 }
@@ -269,16 +308,31 @@ static void dump_neighbours(struct host *host, unsigned char family,
 		close(fd);
 }
 
-void host_learn(struct host *host)
+void host_learn(struct host *host, bool (*wanted)(void *ctx, const struct sockaddr_storage *address),
+		void *ctx)
 {
+	unsigned int kept = 0;
+
+	read_networks(host);
+	host->wanted = wanted;
+	host->wanted_ctx = ctx;
+	for (unsigned int i = 0; i < host->learnt_count; i++) {
+		if (wanted(ctx, &host->learnt[i].address))
+			host->learnt[kept++] = host->learnt[i];
+	}
+	host->learnt_count = host->sorted_count = kept;
 	dump_neighbours(host, AF_INET, add_neighbour);
 	dump_neighbours(host, AF_INET6, add_neighbour);
+	if (host->learnt_count)
+		qsort(host->learnt, host->learnt_count, sizeof(*host->learnt), compare_learnt);
+	host->sorted_count = host->learnt_count;
 	dump_neighbours(host, AF_BRIDGE, add_port);
 }
 
 bool host_was_behind(struct host *host, const struct sockaddr_storage *address,
 		     const struct host_port *port)
 {
+	const struct learnt *learnt;
 	bool on_bridge = false;
 
 	read_networks(host);
@@ -289,23 +343,19 @@ bool host_was_behind(struct host *host, const struct sockaddr_storage *address,
 			     (!port->bridge || network->index == port->bridge) &&
 			     match(&network->address, address, &network->mask);
 	}
-	for (unsigned int i = 0; i < host->learnt_count && on_bridge; i++) {
-		const struct learnt *learnt = &host->learnt[i];
-
-		if (match(&learnt->address, address, NULL) && learnt->port.port)
-			return !port->port || learnt->port.port == port->port;
-	}
-	return on_bridge;
+	learnt = on_bridge && port->port ? find_learnt(host, address) : NULL;
+	return learnt && learnt->port.port ? learnt->port.port == port->port : on_bridge;
 }
 
 static void forget_port(struct host *host, const struct host_port *port)
 {
-	for (unsigned int i = 0; i < host->learnt_count;) {
-		if (!port->port || host->learnt[i].port.port == port->port)
-			host->learnt[i] = host->learnt[--host->learnt_count];
-		else
-			i++;
+	unsigned int kept = 0;
+
+	for (unsigned int i = 0; i < host->learnt_count && port->port; i++) {
+		if (host->learnt[i].port.port != port->port)
+			host->learnt[kept++] = host->learnt[i];
 	}
+	host->learnt_count = host->sorted_count = kept;
 }
 
 static void unplugged(struct host *host, const struct host_port *port)
@@ -364,10 +414,11 @@ static int watch_links(struct host *host)
 {
 	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK };
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
-	int err;
+	int size = RECEIVE_BUFFER, err;
 
 	if (fd < 0)
 		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)); /* as far as we may */
 	err = bind(fd, (struct sockaddr *)&address, sizeof(address))
 		      ? -errno
 		      : loop_add(host->loop, &host->links, fd, EPOLLIN);

@@ -36,8 +36,12 @@ struct host_port {
 void host_on_unplug(struct host *host, void (*callback)(void *ctx, const struct host_port *port),
 		    void *ctx);
 
-/* Look which of the addresses that this host has spoken to are behind which port. */
-void host_learn(struct host *host);
+/*
+ * Look behind which port those addresses are that this host has spoken to, as far as they are `wanted`;
+ * the others are forgotten.
+ */
+void host_learn(struct host *host, bool (*wanted)(void *ctx, const struct sockaddr_storage *address),
+		void *ctx);
 /* May this address have been behind that port? It may where nothing else has been learnt. */
 bool host_was_behind(struct host *host, const struct sockaddr_storage *address,
 		     const struct host_port *port);

@@ -237,14 +237,19 @@ bool address_is_wildcard(const struct sockaddr_storage *address)
 	return !memcmp(&((const struct sockaddr_in6 *)address)->sin6_addr, &any, sizeof(any));
 }
 
-bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+bool address_same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
 {
 	const struct sockaddr_in6 *a6 = (const void *)a, *b6 = (const void *)b;
 	const struct sockaddr_in *a4 = (const void *)a, *b4 = (const void *)b;
 
-	if (a->ss_family != b->ss_family || address_port(a) != address_port(b))
+	if (a->ss_family != b->ss_family)
 		return false;
 	if (a->ss_family == AF_INET)
 		return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
 	return !memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof(a6->sin6_addr));
+}
+
+bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	return address_port(a) == address_port(b) && address_same_host(a, b);
 }

@@ -36,6 +36,7 @@ const char *address_print(const struct sockaddr_storage *address, char *out);
 socklen_t address_len(const struct sockaddr_storage *address);
 uint16_t address_port(const struct sockaddr_storage *address);
 bool address_is_wildcard(const struct sockaddr_storage *address); /* 0.0.0.0 or :: */
+bool address_same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b);
 bool address_equal(const struct sockaddr_storage *a, const struct sockaddr_storage *b);
 
 /* A decimal number without sign, blank or rest, within [min, max]; 0 or -EINVAL. */
