@@ -371,6 +371,8 @@ static void on_change(struct container *container, const char *name)
 {
 	if (!strcmp(name, "start")) {
 		on_start(container);
+	} else if (!strcmp(name, "health_status")) {
+		container->inspected = false; /* Podman says no more than that */
 	} else if (strcmp(name, "oom") && strcmp(name, "rename") && strcmp(name, "update")) {
 		container->gave_up = container->told = false;
 		container->told_until_ms = 0;
