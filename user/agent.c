@@ -17,6 +17,7 @@
 #include "docker.h"
 #include "json.h"
 #include "metrics.h"
+#include "notify.h"
 #include "routesfile.h"
 #include "selftest.h"
 #include "text.h"
@@ -36,6 +37,7 @@ struct agent {
 	struct docker *docker;
 	struct routesfile *routes_file;
 	struct datapath *datapath;
+	struct notify *notify;
 	struct admin *admin_local, *admins[CONFIG_MAX_LISTEN];
 	struct worker_shared shared;
 	struct worker *workers[CONFIG_MAX_WORKERS];
@@ -287,6 +289,7 @@ static void rebuild(void *ctx)
 		worker_set_table(agent->workers[i], table);
 	route_table_put(&agent->table);
 	agent->table = table;
+	notify_update(agent->notify);
 }
 
 /* A Docker that does not come is no reason to promise for ever that a domain may. */
@@ -627,6 +630,7 @@ static void signal_ready(struct loop_io *io, uint32_t events)
 	loop_timer_set(agent->loop, &agent->drain_end, agent->config->drain_timeout_ms);
 	for (unsigned int i = 0; i < agent->config->workers; i++)
 		worker_wish(agent->workers[i], WORKER_DRAIN);
+	notify_update(agent->notify);
 }
 
 static int watch_signals(struct agent *agent)
@@ -679,6 +683,18 @@ static bool is_ready(const struct agent *agent, const char **why)
 		*why = *file.error ? "ready; the routes file is not taken as it is" : "ready";
 	return !agent->draining && docker.ready &&
 	       (!agent->config->http.count || agent->http_count);
+}
+
+static void fill_notify(void *ctx, struct notify_state *out)
+{
+	const struct agent *agent = ctx;
+	const char *why;
+
+	out->ready = is_ready(agent, &why);
+	out->stopping = agent->draining;
+	out->stop_ms = agent->config->drain_timeout_ms;
+	snprintf(out->status, sizeof(out->status), "%s; %u domains, engine %s", why,
+		 agent->table->count, text_engine(agent->shared.engine));
 }
 
 static void add_docker(const struct agent *agent, struct json *root)
@@ -971,6 +987,8 @@ static int start(struct agent *agent)
 		err = start_workers(agent);
 	if (!err)
 		err = open_admin(agent);
+	if (!err && notify_new(agent->loop, fill_notify, agent, &agent->notify))
+		log_warn("NOTIFY_SOCKET is not a socket's name: nobody is told of readiness", NULL);
 	if (!err && agent->chose_sockmap)
 		loop_timer_set(agent->loop, &agent->watch, WATCH_MS);
 	return err;
@@ -978,6 +996,7 @@ static int start(struct agent *agent)
 
 static void stop(struct agent *agent)
 {
+	notify_free(&agent->notify);
 	for (unsigned int i = 0; i < CONFIG_MAX_LISTEN; i++)
 		admin_free(&agent->admins[i]);
 	if (agent->admin_local) {
