@@ -369,7 +369,12 @@ static int bind_listeners(struct agent *agent)
 
 static void warn_of_failures(const struct selftest *selftest)
 {
-	for (int i = 0; i < SELFTEST_STEPS; i++) {
+	const struct selftest_result *load = &selftest->steps[SELFTEST_LOAD];
+
+	if (!load->passed)
+		log_warn("Datapath is relay, though sockmap is asked for: it cannot be had here",
+			 "step", load->name, "detail", load->run ? load->detail : "not run", NULL);
+	for (int i = 0; i < SELFTEST_STEPS && load->passed; i++) {
 		const struct selftest_result *step = &selftest->steps[i];
 
 		if (step->gate <= SELFTEST_STREAMS && !step->passed && !step->absent)
@@ -390,9 +395,9 @@ static void log_auto(const struct selftest *selftest, bool passed)
 		log_info("Datapath is sockmap: the self-test passed on this kernel", "#ms",
 			 log_number(selftest->ms), NULL);
 	else
-		log_info("Datapath is relay: the self-test for sockmap failed on this kernel",
-			 "step", step->name, "detail", step->run ? step->detail : "not run", "#ms",
-			 log_number(selftest->ms), NULL);
+		log_info("Datapath is relay: the self-test for sockmap failed here", "step",
+			 step->name, "detail", step->run ? step->detail : "not run", "consequence",
+			 step->consequence, "#ms", log_number(selftest->ms), NULL);
 }
 
 /* Requests go by the short way only where what is put into a socket is charged to it. */

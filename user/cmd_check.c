@@ -85,7 +85,7 @@ static void check_capabilities(struct check *check)
 		{ 12, "CAP_NET_ADMIN", "needed for BPF programs and for bounded buffers", false },
 		{ 38, "CAP_PERFMON", "needed for BPF programs (or CAP_SYS_ADMIN)", false },
 		{ 39, "CAP_BPF", "needed for BPF maps and programs (or CAP_SYS_ADMIN)", false },
-		{ 24, "CAP_SYS_RESOURCE", "without it all pipes together have 64 MiB", false },
+		{ 24, "CAP_SYS_RESOURCE", "without it (or CAP_SYS_ADMIN) all of a user's pipes have 64 MiB", false },
 	};
 
 	while (file && fgets(line, sizeof(line), file))
@@ -93,7 +93,7 @@ static void check_capabilities(struct check *check)
 	if (file)
 		fclose(file);
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
-		bool there = effective >> wanted[i].bit & 1 || (wanted[i].bit >= 38 &&
+		bool there = effective >> wanted[i].bit & 1 || (wanted[i].bit >= 24 &&
 								effective >> 21 & 1);
 
 		snprintf(detail, sizeof(detail), "%s", there ? "yes" : "no");

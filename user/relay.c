@@ -74,7 +74,8 @@ static struct relay_pipe *pipe_get(struct relay_pool *pool)
 		free(pipe);
 		return NULL;
 	}
-	/* without CAP_SYS_RESOURCE a user's pipes are limited as a whole (pipe(7)): then it is smaller */
+	/* without CAP_SYS_RESOURCE or CAP_SYS_ADMIN all pipes of a user share 64 MiB (pipe(7),
+	 * pipe_is_unprivileged_user()): then it is smaller */
 	fcntl(pipe->ends[0], F_SETPIPE_SZ, RELAY_PIPE);
 	pool->pipes_open++;
 	return pipe;

@@ -223,7 +223,7 @@ static void let_go(int pipe_fd)
 
 static void child(struct selftest *out, const char *cgroup, int pipe_fd)
 {
-	struct selftest_result *enrol = &out->steps[SELFTEST_ENROL];
+	struct selftest_result *load = &out->steps[SELFTEST_LOAD];
 	char own[512];
 	int err;
 
@@ -233,11 +233,12 @@ static void child(struct selftest *out, const char *cgroup, int pipe_fd)
 	if (!err && cgroup && join(cgroup) && !datapath_own_cgroup(own, sizeof(own)))
 		cgroup = own;
 	if (err) {
-		selftest_say(enrol, false, "no network namespace of its own: %s", strerror(-err));
+		selftest_say(load, false, "no network namespace for the self-test, which needs "
+					  "CAP_SYS_ADMIN and CAP_NET_ADMIN: %s", strerror(-err));
 	} else if (!cgroup) {
-		selftest_say(enrol, false, "no cgroup v2 is known: see --cgroup");
+		selftest_say(load, false, "no cgroup v2 is known: see --cgroup");
 	}
-	if (!enrol->run)
+	if (!load->run)
 		try_all(out, cgroup);
 	_exit(0);
 }
