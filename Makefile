@@ -7,13 +7,20 @@ CC     := gcc
 CLANG  ?= clang
 PREFIX ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
 V      ?= 0
 SAN    ?=
 Q      := $(if $(filter 1,$(V)),,@)
 say     = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' $(1) $(2))
 
 VERSION := 0.1.0
-COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+# `git archive` fills dist/commit in; a tree from it may lie inside of another repository.
+COMMIT  := $(shell sed -nE 's/^([0-9a-f]{12}).*/\1/p' dist/commit | grep . || \
+		   git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+# Of the commit, so that what is made of it is the same whenever it is made.
+SOURCE_DATE_EPOCH ?= $(shell sed -nE 's/^[0-9a-f]+ ([0-9]+)$$/\1/p' dist/commit | grep . || \
+			     git log -1 --format=%ct 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH
 
 PKGS := libbpf libelf zlib libcurl libcjson libmicrohttpd libidn2
 # Asked only where something is compiled, so that `make check` can install them first.
@@ -49,7 +56,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CFLAGS := -std=gnu17 -O2 -g $(WARN) -D_GNU_SOURCE -Iuser -Ibpf -fno-sanitize-recover=all \
 	       -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp
 
-.PHONY: all help install uninstall deps deps-all demo check check-unit check-prog check-e2e check-long check-kernels \
+.PHONY: all help install uninstall dist deb deps deps-all demo check check-unit check-prog check-e2e check-long check-kernels \
 	selftests fuzzers fuzz bench clean
 .DELETE_ON_ERROR:
 .PRECIOUS: $(O)/%.o $(O)/%.bpf.o
@@ -65,6 +72,8 @@ help:
 	@echo 'make fuzz         the fuzzers, each for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make bench        speed, as ratios to HAProxy in the same round, 15 minutes (root)'
 	@echo 'make install      to $$(DESTDIR)$$(PREFIX), now $(DESTDIR)$(PREFIX)'
+	@echo 'make dist         a source archive of HEAD in $(O)'
+	@echo 'make deb          a Debian package in $(O)'
 	@echo 'make deps         install what all of these need (Debian)'
 	@echo 'variables         V=1 commands, O=dir output, SAN=address,undefined, PREFIX, DESTDIR'
 
@@ -178,14 +187,47 @@ bench: deps-all
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)selftests/bench/run
 
-install: all
-	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/kakuremichi-agent
-	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent/README.md
-	install -m 644 docs/*.md docs/grafana-dashboard.json $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent/
+DOCDIR := $(PREFIX)/share/doc/kakuremichi-agent
+UNIT_FILE := $(PREFIX)/lib/systemd/system/kakuremichi-agent.service
+MAN := $(PREFIX)/share/man/man8/kakuremichi-agent.8
+COMPLETION := $(PREFIX)/share/bash-completion/completions/kakuremichi-agent
+SETTINGS := $(SYSCONFDIR)/default/kakuremichi-agent
 
-uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/sbin/kakuremichi-agent
-	rm -rf $(DESTDIR)$(PREFIX)/share/doc/kakuremichi-agent
+# What the binary says of itself, for people. PREFIX may differ from the last time.
+$(O)/kakuremichi-agent.8: dist/kakuremichi-agent.8.in scripts/gen-dist $(BIN) FORCE
+	$(Q)scripts/gen-dist $(BIN) man $(DOCDIR) <$< >$@
+
+$(O)/kakuremichi-agent.default: scripts/gen-dist $(BIN)
+	$(Q)scripts/gen-dist $(BIN) default >$@
+
+# Settings that are there already are somebody's.
+install: all $(O)/kakuremichi-agent.8 $(O)/kakuremichi-agent.default
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/kakuremichi-agent
+	install -D -m 644 README.md $(DESTDIR)$(DOCDIR)/README.md
+	install -m 644 docs/*.md docs/grafana-dashboard.json $(DESTDIR)$(DOCDIR)/
+	install -D -m 644 $(O)/kakuremichi-agent.8 $(DESTDIR)$(MAN)
+	install -D -m 644 dist/completion.bash $(DESTDIR)$(COMPLETION)
+	install -d $(DESTDIR)$(dir $(UNIT_FILE)) $(DESTDIR)$(dir $(SETTINGS))
+	sed 's|@PREFIX@|$(PREFIX)|' dist/kakuremichi-agent.service >$(DESTDIR)$(UNIT_FILE)
+	chmod 644 $(DESTDIR)$(UNIT_FILE)
+	[ -e $(DESTDIR)$(SETTINGS) ] || \
+		install -m 644 $(O)/kakuremichi-agent.default $(DESTDIR)$(SETTINGS)
+
+uninstall: $(O)/kakuremichi-agent.default
+	rm -f $(addprefix $(DESTDIR),$(PREFIX)/sbin/kakuremichi-agent $(UNIT_FILE) $(MAN) $(COMPLETION))
+	rm -rf $(DESTDIR)$(DOCDIR)
+	! cmp -s $(O)/kakuremichi-agent.default $(DESTDIR)$(SETTINGS) || rm $(DESTDIR)$(SETTINGS)
+
+dist:
+	$(Q)mkdir -p $(O)
+	$(Q)git archive --prefix=kakuremichi-agent-$(VERSION)/ HEAD | xz -T1 -9 \
+		>$(O)/kakuremichi-agent-$(VERSION).tar.xz
+	@echo $(O)/kakuremichi-agent-$(VERSION).tar.xz
+
+deb: all
+	$(Q)rm -rf $(O)/deb
+	$(Q)$(MAKE) --no-print-directory -s install DESTDIR=$(O)/deb PREFIX=/usr SYSCONFDIR=/etc
+	$(Q)scripts/deb $(O)/deb $(VERSION) $(O)
 
 clean:
 	rm -rf $(O)
