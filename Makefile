@@ -30,14 +30,16 @@ PKG_LIBS   = $(shell pkg-config --libs $(PKGS))
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
 HARDEN   := -fPIE -fstack-protector-strong -fstack-clash-protection \
 	    $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+# The same binary in whatever directory it is built.
+NOWHERE  := -ffile-prefix-map=$(CURDIR)=.
 CFLAGS   := -O2 -g
-ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(WARN) $(HARDEN) -D_GNU_SOURCE -I$(O) -Iuser -Ibpf \
+ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(NOWHERE) $(WARN) $(HARDEN) -D_GNU_SOURCE -I$(O) -Iuser -Ibpf \
 	     $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer) \
 	     $(PKG_CFLAGS)
 LDFLAGS  := -pie -Wl,-z,relro,-z,now -Wl,--as-needed -pthread
 
 BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
-BPF_CFLAGS := -g -O2 -mcpu=v3 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werror \
+BPF_CFLAGS := -g -O2 $(NOWHERE) -mcpu=v3 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werror \
 	      -Ivmlinux -Ibpf -I/usr/include/$(shell $(CC) -print-multiarch)
 
 BIN  := $(O)/kakuremichi-agent
@@ -204,7 +206,7 @@ $(O)/kakuremichi-agent.default: scripts/gen-dist $(BIN)
 install: all $(O)/kakuremichi-agent.8 $(O)/kakuremichi-agent.default
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/kakuremichi-agent
 	install -D -m 644 README.md $(DESTDIR)$(DOCDIR)/README.md
-	install -m 644 docs/*.md docs/grafana-dashboard.json $(DESTDIR)$(DOCDIR)/
+	install -m 644 docs/*.md docs/grafana-dashboard.json dist/unprivileged.conf $(DESTDIR)$(DOCDIR)/
 	install -D -m 644 $(O)/kakuremichi-agent.8 $(DESTDIR)$(MAN)
 	install -D -m 644 dist/completion.bash $(DESTDIR)$(COMPLETION)
 	install -d $(DESTDIR)$(dir $(UNIT_FILE)) $(DESTDIR)$(dir $(SETTINGS))
