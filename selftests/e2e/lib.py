@@ -276,15 +276,15 @@ def default_flags(lab):
 
 
 class Agent:
-    """flags: pairs "--name", "value", which go before the lab's own."""
+    """flags: pairs "--name", "value", which go before the lab's own. wrapper: a command that runs it."""
 
-    def __init__(self, lab, *flags, environ=None, limit=None):
+    def __init__(self, lab, *flags, environ=None, limit=None, wrapper=()):
         self.lab = lab
         self.flags = {**default_flags(lab), **dict(zip(flags[::2], flags[1::2]))}
         self.flags.update(FORCED.get(self.flags.get("--datapath"), {}))
         lab.agent_count += 1
         self.log_path = f"{lab.dir}/agent-{lab.agent_count}.log"
-        command = [str(ROOT / "scripts/lab"), "run", "edge", BINARY, "run"]
+        command = [str(ROOT / "scripts/lab"), "run", "edge", *wrapper, BINARY, "run"]
         if limit:   # of open files
             command = ["prlimit", f"--nofile={limit}:{limit}", *command]
         for flag, value in self.flags.items():
