@@ -10,8 +10,10 @@ _kakuremichi_agent()
 	[[ $prev != = ]] || prev=${COMP_WORDS[COMP_CWORD - 2]}
 	COMPREPLY=()
 
-	if [[ $prev == --* && $prev != --json && $prev != --help ]]; then
-		line=$(grep -E -- "^  $prev +" <<<"$help") || return 0
+	# what takes a value has a variable on the next line, or a default
+	if [[ $prev == --* ]] && line=$(grep -E -A1 -- "^  $prev +" <<<"$help") &&
+	   [[ $line =~ \]$'\n' || $line =~ $'\n'\ +[A-Z][A-Z0-9_]+$ ]]; then
+		line=${line%$'\n'*}
 		case $prev in
 		*-file|*-dir|*-socket|--cgroup)
 			compopt -o filenames 2>/dev/null
@@ -33,8 +35,7 @@ _kakuremichi_agent()
 		mapfile -t COMPREPLY < <(compgen -W "$words help --help --version" -- "$cur")
 	elif [[ $cur == -* ]]; then
 		words=$(sed -nE 's/^  (--[a-z-]+) .*/\1/p' <<<"$help")
-		[[ ${COMP_WORDS[1]} == run ]] || words+=' --json'
-		mapfile -t COMPREPLY < <(compgen -W "$words --help" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "$words --json --help" -- "$cur" | sort -u)
 	fi
 }
 complete -F _kakuremichi_agent kakuremichi-agent

@@ -20,10 +20,12 @@ DROPINS = f"/etc/systemd/system/{UNIT}.d"
 CAPABILITIES = {"net_bind_service": 10, "net_admin": 12, "sys_admin": 21, "perfmon": 38, "bpf": 39}
 
 
-def make(*arguments, directory=ROOT, **options):
-    environ = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+def make(*arguments, directory=ROOT):
+    """As somebody would call it, in build/; not as a part of `make check`."""
+    environ = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS",
+                                                                "O", "SOURCE_DATE_EPOCH")}
     return must("make", "-s", "--no-print-directory", "-C", directory, *arguments, timeout=200,
-                env={**environ, **options.pop("environ", {})}, **options).strip()
+                env=environ).strip()
 
 
 def scratch():
@@ -367,17 +369,20 @@ def test_install(_lab):
 # The words
 
 def documented():
-    """Commands and options of --help, which are the tables of the code."""
+    """Commands, options with their variables and those without, of the code's tables; --help has
+    them all."""
     text = must(lib.BINARY, "--help")
-    commands = re.findall(r"^  ([a-z]+) ", text, re.M)
-    options = re.findall(r"^  --([a-z-]+) .*\n +([A-Z][A-Z0-9_]*)$", text, re.M)
-    source = (ROOT / "user/config.c").read_text()
-    flags = re.findall(r'^\t\{ "([A-Z0-9_]+)", "([a-z-]+)",', source, re.M)
-    expect(sorted((flag, env) for env, flag in flags), sorted(options), "options of --help")
-    table = (ROOT / "user/main.c").read_text()
-    expect(sorted(re.findall(r'^\t\{ "([a-z]+)", cmd_', table, re.M)), sorted(commands),
-           "commands of --help")
-    return commands, options
+    config, table = ((ROOT / "user" / name).read_text() for name in ("config.c", "main.c"))
+    commands = re.findall(r'^\t\{ "([a-z]+)", ', table, re.M)
+    options = [(flag, variable) for variable, flag in
+               re.findall(r'^\t\{ "([A-Z0-9_]+)", "([a-z-]+)",', config, re.M)]
+    others = re.findall(r'^\t\{ NULL, "([a-z-]+)",', config, re.M)
+    check(len(commands) > 5 and len(options) > 20, f"{commands}, {options}")
+    expect(re.findall(r"^  ([a-z]+) ", text, re.M), commands, "commands of --help")
+    expect(re.findall(r"^  --([a-z-]+) .*\n +([A-Z][A-Z0-9_]*)$", text, re.M), options,
+           "options of --help")
+    check(set(others) <= set(re.findall(r"^  --([a-z-]+) ", text, re.M)), f"--help has {others}")
+    return commands, options, others
 
 
 def plain(page):
@@ -386,7 +391,7 @@ def plain(page):
 
 def test_manual(_lab):
     """the manual page has every command, option, variable and label, and no fault"""
-    commands, options = documented()
+    commands, options, others = documented()
     with scratch() as root:
         make("install", f"DESTDIR={root}", "PREFIX=/usr")
         page = f"{root}/usr/share/man/man8/kakuremichi-agent.8"
@@ -402,6 +407,8 @@ def test_manual(_lab):
         check(re.search(rf"^     --{flag} value$", text, re.M), f"--{flag} is in the page")
         check(re.search(rf"\b{variable}\b", text), f"{variable} is in the page")
         check(re.search(rf"^#{variable}=", settings, re.M), f"{variable} is in the settings")
+    for flag in others:
+        check(re.search(rf"^     --{flag}( value)?$", text, re.M), f"--{flag} is in the page")
     labels = re.findall(r'^\t\{ "([a-z.-]+)", parse_', (ROOT / "user/labels.c").read_text(), re.M)
     check({"domain", "port", "tls"} <= set(labels), f"labels: {labels}")
     for label in labels:
@@ -420,12 +427,13 @@ def complete(*words):
 
 def test_completion(_lab):
     """completion has every command and option, and the values where they are words"""
-    commands, options = documented()
+    commands, options, others = documented()
     check(set(commands) <= complete(""), f"commands: {complete('')}")
     expect(complete("sta"), {c for c in commands if c.startswith("sta")}, "behind sta")
     offered = complete("run", "--")
-    check({f"--{flag}" for flag, _ in options} <= offered, f"options: {offered}")
-    check("--json" in complete("status", "--j") and "--json" not in offered, "--json, but for run")
+    wanted = {f"--{flag}" for flag in [flag for flag, _ in options] + others} | {"--json", "--help"}
+    expect(offered, wanted, "options")
+    expect(complete("status", "--json", "--he"), {"--help"}, "behind an option without a value")
     expect(complete("run", "--datapath", ""), {"auto", "relay", "sockmap", "handover"}, "engines")
     expect(complete("run", "--datapath", "=", "re"), {"relay"}, "behind --datapath=re")
     expect(complete("run", "--access-log", ""), {"on", "off"}, "behind --access-log")
