@@ -339,7 +339,7 @@ WEB = """  web:
 
 @lib.each("privileged", "capabilities", "socket proxy")
 def test_compose(lab, which):
-    """README's compose file: serves, is healthy, and gets the time that it needs to stop"""
+    """README's compose file: serves, answers `status`, and has the time that it needs to stop"""
     image(lab)
     lab.script("image", "nginx")
     number = ("privileged", "capabilities", "socket proxy").index(which)

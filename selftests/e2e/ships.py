@@ -433,7 +433,7 @@ def test_completion(_lab):
     offered = complete("run", "--")
     wanted = {f"--{flag}" for flag in [flag for flag, _ in options] + others} | {"--json", "--help"}
     expect(offered, wanted, "options")
-    expect(complete("status", "--json", "--he"), {"--help"}, "behind an option without a value")
+    expect(complete("status", "--json", "--hel"), {"--help"}, "behind an option without a value")
     expect(complete("run", "--datapath", ""), {"auto", "relay", "sockmap", "handover"}, "engines")
     expect(complete("run", "--datapath", "=", "re"), {"relay"}, "behind --datapath=re")
     expect(complete("run", "--access-log", ""), {"on", "off"}, "behind --access-log")
