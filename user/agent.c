@@ -270,6 +270,7 @@ static void rebuild(void *ctx)
 	struct route_table *table;
 	struct docker_status docker = { .ready = true };
 	size_t count = 0;
+	bool leaving;
 	int err;
 
 	if (agent->docker)
@@ -284,9 +285,9 @@ static void rebuild(void *ctx)
 	}
 	log_differences(agent->table, table);
 	agent->workers[0]->stats->table_updates++; /* a member that the worker does not touch */
-	agent->shared.leaving = route_mark_leaving(agent->table, table, monotonic_ms());
+	leaving = route_mark_leaving(agent->table, table, monotonic_ms());
 	for (unsigned int i = 0; i < agent->config->workers; i++)
-		worker_set_table(agent->workers[i], table);
+		worker_set_table(agent->workers[i], table, leaving);
 	route_table_put(&agent->table);
 	agent->table = table;
 	notify_update(agent->notify);

@@ -220,18 +220,20 @@ static void woken(void *ctx)
 	struct worker *worker = ctx;
 	struct route_table *table;
 	enum worker_wish wish;
-	bool leave;
+	bool leave, leaving;
 
 	pthread_mutex_lock(&worker->lock);
 	table = worker->incoming;
 	worker->incoming = NULL;
+	leaving = worker->leaving;
+	worker->leaving = false;
 	wish = worker->wish;
 	leave = worker->leave_engines;
 	worker->leave_engines = false;
 	pthread_mutex_unlock(&worker->lock);
 	if (table)
 		take_table(worker, table);
-	if (table && worker->shared->leaving && !worker->leaving_timer.place)
+	if (leaving && !worker->leaving_timer.place)
 		connection_cut_leaving(&worker->leaving_timer);
 	if (leave)
 		connection_leave_engines(worker);
@@ -352,11 +354,12 @@ void worker_free(struct worker **ptr)
 	free(worker);
 }
 
-void worker_set_table(struct worker *worker, struct route_table *table)
+void worker_set_table(struct worker *worker, struct route_table *table, bool leaving)
 {
 	pthread_mutex_lock(&worker->lock);
 	route_table_put(&worker->incoming);
 	worker->incoming = route_table_get(table);
+	worker->leaving |= leaving; /* also where the table that said so was never taken */
 	pthread_mutex_unlock(&worker->lock);
 	loop_wake(worker->loop);
 }

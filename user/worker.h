@@ -19,7 +19,6 @@ struct worker_shared {
 	const struct config *config;
 	struct datapath *datapath; /* or NULL */
 	_Atomic enum kkm_engine engine; /* the one to try first */
-	atomic_bool leaving;	  /* backends stop, or have gone, while somebody may speak to them */
 	bool requests;		  /* it may carry requests too, */
 	bool streams;		  /* and what comes behind a 101 */
 	bool small_reads;	  /* enrolled sockets are sent only what one read takes */
@@ -56,8 +55,9 @@ struct worker {
 	struct loop_timer leaving_timer;
 
 	struct route_table *table;
-	pthread_mutex_t lock; /* protects the next three */
+	pthread_mutex_t lock; /* protects the next four */
 	struct route_table *incoming;
+	bool leaving; /* see worker_set_table() */
 	bool leave_engines;
 	enum worker_wish { WORKER_RUN, WORKER_DRAIN, WORKER_END } wish;
 	enum worker_wish state;
@@ -76,8 +76,8 @@ int worker_start(struct worker *worker);
 void worker_join(struct worker *worker);
 void worker_free(struct worker **worker);
 
-/* From any thread. */
-void worker_set_table(struct worker *worker, struct route_table *table);
+/* From any thread. `leaving`: what route_mark_leaving() said of the table. */
+void worker_set_table(struct worker *worker, struct route_table *table, bool leaving);
 void worker_wish(struct worker *worker, enum worker_wish wish);
 /* What is open is the relay's from now on. */
 void worker_leave_engines(struct worker *worker);
