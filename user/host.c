@@ -250,8 +250,11 @@ static void add_neighbour(struct host *host, const struct ndmsg *info, int len)
 	learnt = find_learnt(host, &key);
 	if (!learnt)
 		learnt = add_learnt(host, &key);
-	if (learnt)
-		memcpy(learnt->mac, mac, sizeof(learnt->mac));
+	if (!learnt || !memcmp(learnt->mac, mac, sizeof(learnt->mac)))
+		return;
+	/* a new one's port is not known yet */
+	memcpy(learnt->mac, mac, sizeof(learnt->mac));
+	learnt->port = (struct host_port){ 0 };
 }
 
 /* A bridge's table: MAC -> port. */
@@ -392,6 +395,7 @@ static void links_ready(struct loop_io *io, uint32_t events)
 {
 	struct host *host = (struct host *)((char *)io - offsetof(struct host, links));
 	static char messages[MESSAGES_LEN] __attribute__((aligned(8)));
+	bool lost = false;
 
 	(void)events;
 	for (int i = 0; i < READS_A_TURN; i++) {
@@ -399,7 +403,7 @@ static void links_ready(struct loop_io *io, uint32_t events)
 		int len = (int)n;
 
 		if (n < 0 && errno == ENOBUFS) {
-			unplugged(host, &(struct host_port){ 0 });
+			lost = true;
 			continue;
 		}
 		if (n <= 0)
@@ -408,6 +412,8 @@ static void links_ready(struct loop_io *io, uint32_t events)
 		     message = NLMSG_NEXT(message, len))
 			look_at(host, message);
 	}
+	if (lost)
+		unplugged(host, &(struct host_port){ 0 });
 }
 
 static int watch_links(struct host *host)
