@@ -583,6 +583,130 @@ static void same_address_other_container(void **state)
 	route_table_put(&table);
 }
 
+/* What has stopped keeps its domain known, unless somebody else wants it: then that one has it. */
+static void gone_keeps_its_domain(void **state)
+{
+	struct route_source old = source(1, "a.example", "g", 1), other = source(2, "a.example", "h", 2),
+			    replica = source(3, "a.example", "g", 3);
+	struct route_table *table;
+
+	(void)state;
+	old.gone = true;
+	old.state = KKM_DRAINING;
+	table = BUILD(old);
+	assert_int_equal(route_exact(table, "a.example")->state, KKM_DRAINING);
+	assert_null(route_pick(route_exact(table, "a.example"), NULL, false, 0));
+	route_table_put(&table);
+	table = BUILD(old, other);
+	assert_int_equal(route_exact(table, "a.example")->count, 1);
+	assert_string_equal(route_exact(table, "a.example")->backends[0].name, "c2");
+	assert_int_equal(table->rejected_count, 0);
+	route_table_put(&table);
+	table = BUILD(old, replica, other);
+	assert_int_equal(route_exact(table, "a.example")->count, 1);
+	assert_string_equal(route_exact(table, "a.example")->backends[0].name, "c2");
+	assert_int_equal(table->rejected_count, 1);
+	route_table_put(&table);
+	/* its address is somebody else's by now */
+	other.address = old.address;
+	strcpy(other.labels.domains[0], "b.example");
+	table = BUILD(old, other);
+	assert_null(route_pick(route_exact(table, "a.example"), NULL, false, 0));
+	assert_string_equal(route_pick(route_exact(table, "b.example"), NULL, false, 0)->name, "c2");
+	route_table_put(&table);
+}
+
+static bool is_81(void *ctx, const struct sockaddr_storage *address)
+{
+	++*(unsigned int *)ctx;
+	return address_port(address) == 81;
+}
+
+static void own_listener(void **state)
+{
+	struct route_source a = source(1, "a.example", "g", 1), b = source(2, "a.example", "g", 2),
+			    c = source(3, "c.example", "h", 3), d = source(4, "d.example", "i", 4);
+	unsigned int asked = 0;
+	struct route_limits limits = { .routes = 9, .backends = 9, .is_own = is_81, .ctx = &asked };
+	struct route_table *table;
+
+	(void)state;
+	address_parse("10.0.0.2", 81, &a.address);
+	c.labels.tls = true;
+	c.labels.tls_port = 81;
+	strcpy(c.labels.service, "web");
+	memset(&d.address, 0, sizeof(d.address)); /* not known yet */
+	table = build_from((struct route_source[]){ a, b, c, d }, 4, &limits, NULL);
+	assert_int_equal(asked, 4);
+	assert_int_equal(route_exact(table, "a.example")->count, 1);
+	assert_string_equal(route_exact(table, "a.example")->backends[0].name, "c2");
+	assert_null(route_exact(table, "c.example"));
+	assert_non_null(route_exact(table, "d.example"));
+	assert_string_equal(rejected_of(table, "c1")->label, "kakuremichi.port");
+	assert_string_equal(rejected_of(table, "c3")->label, "kakuremichi.web.tls.port");
+	route_table_put(&table);
+}
+
+/* Two services of one container that want the same name: the one without a name has it. */
+static void services_of_one_container(void **state)
+{
+	struct route_source plain = source(1, "a.example", "g", 1), web = source(1, "a.example", "g/web", 1);
+	struct route_table *table;
+
+	(void)state;
+	strcpy(web.labels.service, "web");
+	for (int swapped = 0; swapped < 2; swapped++) {
+		table = swapped ? BUILD(web, plain) : BUILD(plain, web);
+		assert_int_equal(route_exact(table, "a.example")->count, 1);
+		assert_string_equal(route_exact(table, "a.example")->backends[0].service, "");
+		assert_string_equal(rejected_of(table, "c1")->label, "kakuremichi.web.domain");
+		assert_non_null(strstr(reason_of(table, "c1"), "same container"));
+		route_table_put(&table);
+	}
+}
+
+static uint64_t leaving_of(const struct route_load *load)
+{
+	return atomic_load(&load->leaving_ms);
+}
+
+/* Who stops, or is in the table no more, is marked with the first time; who is back is not. */
+static void leaving(void **state)
+{
+	struct route_source a = source(1, "a.example", "g", 1), b = source(2, "a.example", "g", 2);
+	struct route_table *first = BUILD(a, b), *second, *third, *fourth;
+	struct route_load *load_a = route_exact(first, "a.example")->backends[0].load;
+	struct route_load *load_b = route_exact(first, "a.example")->backends[1].load;
+
+	(void)state;
+	assert_false(route_mark_leaving(NULL, first, 100));
+	a.state = KKM_DRAINING;
+	second = build_from((struct route_source[]){ a, b }, 2, &plenty, first);
+	assert_true(route_mark_leaving(first, second, 200));
+	assert_int_equal(leaving_of(load_a), 200);
+	assert_int_equal(leaving_of(load_b), 0);
+	third = build_from((struct route_source[]){ a }, 1, &plenty, second);
+	assert_true(route_mark_leaving(second, third, 300));
+	assert_int_equal(leaving_of(load_a), 200);
+	assert_int_equal(leaving_of(load_b), 300);
+	a.state = KKM_ACTIVE;
+	fourth = build_from((struct route_source[]){ a }, 1, &plenty, third);
+	assert_false(route_mark_leaving(third, fourth, 400));
+	assert_int_equal(leaving_of(load_a), 0);
+	assert_int_equal(leaving_of(load_b), 300);
+	/* at another address it is another one */
+	address_parse("10.0.9.9", 80, &a.address);
+	route_table_put(&third);
+	third = build_from(&a, 1, &plenty, fourth);
+	assert_true(route_mark_leaving(fourth, third, 500));
+	assert_int_equal(leaving_of(load_a), 500);
+	assert_int_equal(leaving_of(route_exact(third, "a.example")->backends[0].load), 0);
+	route_table_put(&first);
+	route_table_put(&second);
+	route_table_put(&third);
+	route_table_put(&fourth);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -610,6 +734,10 @@ int main(void)
 		cmocka_unit_test(picked_for_tls),
 		cmocka_unit_test(proxy_protocol),
 		cmocka_unit_test(same_address_other_container),
+		cmocka_unit_test(gone_keeps_its_domain),
+		cmocka_unit_test(own_listener),
+		cmocka_unit_test(services_of_one_container),
+		cmocka_unit_test(leaving),
 	};
 
 	return cmocka_run_group_tests_name("route", tests, NULL, NULL);
