@@ -16,7 +16,20 @@
 #define OWNER_MS 2000	   /* for whoever has the network that it shares */
 #define SURVIVED_MS 10000  /* behind its stop timeout a container that still runs was not stopped */
 #define HEALTH_MS 5000	   /* as often Podman is asked for it */
+/*
+ * Docker tells of some changes before its list shows them: it writes the state that lists are made
+ * from after it has sent the event (daemon/pause.go, monitor.go). So look again behind an event:
+ */
+#define LOOK_MS 200
+#define LOOK_LAST_MS 2000
 #define STOP_TIMEOUT_S 10  /* until it has been inspected */
+
+/* Where the container whose network it shares is to be looked for. */
+enum owner {
+	OWNER_KNOWN,
+	OWNER_DUE,   /* Docker has to be asked, */
+	OWNER_ASKED, /* or is being so */
+};
 
 struct container {
 	struct dockerjson_container info; /* its sources' states are those that count */
@@ -29,14 +42,19 @@ struct container {
 	bool checked;	/* it has a health check, */
 	enum kkm_state health; /* and this is its result; Podman's only */
 	bool seen;	/* in the list that is being applied */
-	bool unread;	/* has started: its address is not known before it has been listed */
-	bool doubted;
-	bool gave_up;	 /* waiting for an address, until something happens to it */
-	bool unresolved; /* the container that it follows has to be asked for */
-	bool told;	 /* by an event: */
+	/* Its address is not known before Docker has answered: it has started; for another reason. */
+	bool unread, doubted;
+	bool gave_up;	/* waiting for an address, until something happens to it */
+	enum owner owner;
+	bool orphaned;	/* the owner has died since it was started: the next one's network is another */
+	int signal;	/* sent before `known`, */
+	uint64_t signal_ms; /* and when */
+	bool told;	/* by an event: */
 	enum kkm_state told_state;
+	bool looked;	/* again, once */
 	/* Deadlines; 0: none. */
-	uint64_t told_until_ms, draining_until_ms, gone_until_ms, wait_until_ms, inspect_ms;
+	uint64_t told_until_ms, draining_until_ms, gone_until_ms, wait_until_ms, inspect_ms,
+		look_ms;
 	struct container *next, **link; /* of all */
 	struct container *chain;	/* of the bucket */
 };
@@ -45,9 +63,12 @@ struct containers {
 	struct dockerjson_reach reach;
 	struct container *all;
 	struct container *buckets[BUCKETS];
-	unsigned int count;
-	uint64_t order; /* of the one that was seen last */
+	struct container *inspect_from; /* behind those that are inspected, or are being so */
+	unsigned int count, followers;
+	uint64_t order;	  /* of the one that was seen last */
+	uint64_t next_ms; /* the first deadline of all, or something before it */
 	bool changed, full;
+	bool listed; /* see containers_expire() */
 	bool podman;
 };
 
@@ -93,7 +114,7 @@ static struct container *add(struct containers *containers, const char *id, uint
 	if (container->next)
 		container->next->link = &container->next;
 	container->link = &containers->all;
-	containers->all = container;
+	containers->all = containers->inspect_from = container;
 	containers->count++;
 	return container;
 }
@@ -104,6 +125,9 @@ static void remove_container(struct containers *containers, struct container *co
 	*container->link = container->next;
 	if (container->next)
 		container->next->link = container->link;
+	if (containers->inspect_from == container)
+		containers->inspect_from = container->next;
+	containers->followers -= !!*container->info.follows;
 	dockerjson_container_free(&container->info);
 	free(container);
 	containers->count--;
@@ -129,8 +153,27 @@ static enum kkm_state state_of(const struct containers *containers,
 	return state;
 }
 
+static void lower(uint64_t *first_ms, uint64_t deadline_ms)
+{
+	if (deadline_ms && (!*first_ms || deadline_ms < *first_ms))
+		*first_ms = deadline_ms;
+}
+
+static void note_deadlines(struct containers *containers, const struct container *container)
+{
+	lower(&containers->next_ms, container->told_until_ms);
+	lower(&containers->next_ms, container->draining_until_ms);
+	lower(&containers->next_ms, container->wait_until_ms);
+	lower(&containers->next_ms, container->inspect_ms);
+	lower(&containers->next_ms, container->look_ms);
+	if (containers->listed)
+		lower(&containers->next_ms, container->gone_until_ms);
+}
+
+/* Behind whatever has changed of it. */
 static void settle(struct containers *containers, struct container *container)
 {
+	note_deadlines(containers, container);
 	for (unsigned int i = 0; i < container->info.count; i++) {
 		struct route_source *source = &container->info.sources[i];
 		enum kkm_state state = state_of(containers, container, source);
@@ -157,11 +200,16 @@ static bool is_waiting(const struct container *container)
 /* Nobody waits for ever, but for Docker to start it again. */
 static void set_wait(struct container *container, uint64_t now_ms)
 {
-	if (!is_waiting(container) || container->info.restarts)
+	if (!is_waiting(container) || container->info.restarts || container->gave_up) {
 		container->wait_until_ms = 0;
-	else if (!container->wait_until_ms)
+		return;
+	}
+	if (!container->wait_until_ms)
 		container->wait_until_ms =
 			now_ms + (*container->info.follows ? OWNER_MS : WAIT_MS);
+	/* there may be no event when an address comes */
+	if (!container->look_ms)
+		container->look_ms = now_ms + LOOK_LAST_MS;
 }
 
 static void log_source(const struct route_source *source)
@@ -252,14 +300,16 @@ static void take(struct containers *containers, struct container *container,
 	bool was_same;
 
 	keep_addresses(&old, info);
+	containers->followers += !!*info->follows - !!*old.follows;
 	container->info = *info;
 	container->gone_until_ms = 0;
-	container->unread = container->doubted = false;
-	container->unresolved = *info->follows;
+	container->owner = *info->follows ? OWNER_DUE : OWNER_KNOWN;
+	if (container->owner == OWNER_KNOWN)
+		container->unread = container->doubted = false;
 	use_host(container);
-	set_wait(container, now_ms);
-	if (container->gave_up && !container->unresolved && is_waiting(container))
+	if (container->gave_up && container->owner == OWNER_KNOWN && is_waiting(container))
 		give_up(container);
+	set_wait(container, now_ms);
 	for (unsigned int i = 0; i < info->count; i++)
 		info->sources[i].order = container->order;
 	was_same = same_sources(&old, &container->info);
@@ -288,6 +338,8 @@ static void upsert(struct containers *containers, const struct json *node, uint6
 	container = *find(containers, info.id);
 	if (!container)
 		container = add(containers, info.id, order);
+	if (container && !container->info.count)
+		container->order = order;
 	if (container)
 		container->seen = true;
 	if (!container || is_outdated(container, &info))
@@ -342,40 +394,97 @@ void containers_asked_all(struct containers *containers)
 	}
 }
 
-void containers_trust_list(struct containers *containers)
+/* Unless it is a moment old: then the list may be older. */
+void containers_trust_list(struct containers *containers, uint64_t now_ms)
 {
 	for (struct container *c = containers->all; c; c = c->next) {
-		c->gone_until_ms = c->told_until_ms = 0;
-		c->told = false;
+		if (c->gone_until_ms <= now_ms + GONE_MS - TOLD_MS)
+			c->gone_until_ms = 0;
 		settle(containers, c);
 	}
 }
 
+static void look_later(struct container *container, uint64_t now_ms)
+{
+	container->looked = false;
+	/* not put off by a steady flow of events */
+	if (!container->look_ms || container->look_ms > now_ms + LOOK_MS)
+		container->look_ms = now_ms + LOOK_MS;
+}
+
 static void on_kill(struct container *container, int signal, uint64_t now_ms)
 {
+	container->signal = signal;
+	container->signal_ms = now_ms;
 	if (signal == SIGKILL || signal == container->stop_signal)
 		container->draining_until_ms =
 			now_ms + container->stop_timeout_s * 1000ull + SURVIVED_MS;
 }
 
 /* Whatever was known of the one that ran before does not hold. */
-static void on_start(struct container *container)
+static void on_start(struct containers *containers, struct container *container)
 {
 	container->unread = true;
 	container->inspected = container->known = false;
+	containers->inspect_from = containers->all;
 	container->gave_up = container->told = false;
+	container->signal = 0;
 	container->told_until_ms = container->draining_until_ms = container->gone_until_ms = 0;
+	container->orphaned = false;
 }
 
-static void on_change(struct container *container, const char *name)
+/* Is its address one of this network's, as far as is known? */
+static bool is_on(const struct container *container, const char *network)
 {
-	if (!strcmp(name, "start")) {
-		on_start(container);
-	} else if (!strcmp(name, "health_status")) {
+	for (unsigned int i = 0; i < container->info.count; i++) {
+		if (!*network || dockerjson_is_via(&container->info.sources[i], network))
+			return true;
+	}
+	return false;
+}
+
+static void on_change(struct containers *containers, struct container *container,
+		      const struct dockerjson_event *event)
+{
+	container->gave_up = false;
+	if (!strcmp(event->name, "start")) {
+		on_start(containers, container);
+	} else if (!strcmp(event->name, "disconnect")) {
+		container->doubted |= is_on(container, event->network);
+	} else if (!strcmp(event->name, "health_status")) {
 		container->inspected = false; /* Podman says no more than that */
-	} else if (strcmp(name, "oom") && strcmp(name, "rename") && strcmp(name, "update")) {
-		container->gave_up = container->told = false;
+		containers->inspect_from = containers->all;
+	} else if (!strcmp(event->name, "unpause") || !strncmp(event->name, "health_status", 13)) {
+		container->told = false;
 		container->told_until_ms = 0;
+	}
+}
+
+/* Something has happened to the owner of the network that it shares. */
+static void on_owner(struct container *container, const struct dockerjson_event *event,
+		     uint64_t now_ms)
+{
+	if (event->action == DOCKER_DIED || event->action == DOCKER_DESTROYED)
+		container->orphaned = true;
+	else if (strcmp(event->name, "start") && strcmp(event->name, "connect") &&
+		 strcmp(event->name, "disconnect"))
+		return;
+	if (container->orphaned ||
+	    (!strcmp(event->name, "disconnect") && is_on(container, event->network)))
+		container->doubted = true;
+	container->owner = OWNER_DUE;
+	container->gave_up = false;
+	look_later(container, now_ms);
+}
+
+void containers_owner_event(struct containers *containers, const struct dockerjson_event *event,
+			    uint64_t now_ms)
+{
+	for (struct container *c = containers->followers ? containers->all : NULL; c; c = c->next) {
+		if (strcmp(c->info.follows, event->id))
+			continue;
+		on_owner(c, event, now_ms);
+		settle(containers, c);
 	}
 }
 
@@ -389,6 +498,9 @@ bool containers_event(struct containers *containers, const struct dockerjson_eve
 {
 	struct container *container = *find(containers, event->id);
 
+	/* known before it has been listed, so that it is known too if it dies before that */
+	if (!container && event->enabled && !strcmp(event->name, "start"))
+		container = add(containers, event->id, 0);
 	if (!container)
 		return true;
 	switch (event->action) {
@@ -407,11 +519,13 @@ bool containers_event(struct containers *containers, const struct dockerjson_eve
 		container->told_until_ms = now_ms + TOLD_MS;
 		break;
 	case DOCKER_CHANGED:
-		on_change(container, event->name);
+		on_change(containers, container, event);
 		break;
 	case DOCKER_OTHER:
 		return false;
 	}
+	if (event->action != DOCKER_KILL)
+		look_later(container, now_ms);
 	settle(containers, container);
 	return event->action != DOCKER_KILL;
 }
@@ -455,45 +569,56 @@ static void expire_one(struct containers *containers, struct container *containe
 	settle(containers, container);
 }
 
-static void lower(uint64_t *first_ms, uint64_t deadline_ms)
+static void look_again(struct container *container, uint64_t now_ms,
+		       void (*look)(void *ctx, const char *id), void *ctx)
 {
-	if (deadline_ms && (!*first_ms || deadline_ms < *first_ms))
-		*first_ms = deadline_ms;
+	if (!is_over(&container->look_ms, now_ms))
+		return;
+	look(ctx, container->info.id);
+	if (!container->looked || container->wait_until_ms)
+		container->look_ms = now_ms + LOOK_LAST_MS;
+	container->looked = true;
 }
 
-uint64_t containers_expire(struct containers *containers, uint64_t now_ms, bool listed)
+uint64_t containers_expire(struct containers *containers, uint64_t now_ms, bool listed,
+			   void (*look)(void *ctx, const char *id), void *ctx)
 {
 	struct container *next;
-	uint64_t first_ms = 0;
 
+	if (containers->listed == listed && (!containers->next_ms || now_ms < containers->next_ms))
+		return containers->next_ms;
+	containers->listed = listed;
+	containers->next_ms = 0;
 	for (struct container *c = containers->all; c; c = next) {
 		next = c->next;
 		if (listed && is_over(&c->gone_until_ms, now_ms)) {
 			remove_container(containers, c);
 			continue;
 		}
-		if (is_over(&c->inspect_ms, now_ms))
+		if (is_over(&c->inspect_ms, now_ms)) {
 			c->inspected = false;
+			containers->inspect_from = containers->all;
+		}
+		look_again(c, now_ms, look, ctx);
 		expire_one(containers, c, now_ms);
-		if (listed)
-			lower(&first_ms, c->gone_until_ms);
-		lower(&first_ms, c->inspect_ms);
-		lower(&first_ms, c->wait_until_ms);
-		lower(&first_ms, c->told_until_ms);
-		lower(&first_ms, c->draining_until_ms);
 	}
-	return first_ms;
+	return containers->next_ms;
 }
 
-const char *containers_next_followed(const struct containers *containers)
+const char *containers_next_followed(struct containers *containers)
 {
-	for (struct container *c = containers->all; c; c = c->next) {
-		if (c->unresolved)
-			return c->info.follows;
+	const char *id = NULL;
+
+	for (struct container *c = containers->followers ? containers->all : NULL; c; c = c->next) {
+		if (c->owner != OWNER_DUE || (id && strcmp(c->info.follows, id)))
+			continue;
+		id = c->info.follows;
+		c->owner = OWNER_ASKED;
 	}
-	return NULL;
+	return id;
 }
 
+/* `node` is the owner's in a list, NULL where there is none to follow. */
 static void follow(struct container *container, const struct dockerjson_reach *reach,
 		   const struct json *node)
 {
@@ -513,8 +638,10 @@ static void follow(struct container *container, const struct dockerjson_reach *r
 				 container->info.follows);
 		else
 			snprintf(source->via, sizeof(source->via),
-				 "container %.12s, whose network it shares, is not running",
-				 container->info.follows);
+				 "container %.12s, whose network it shares, %s",
+				 container->info.follows,
+				 container->orphaned ? "has stopped since it was started"
+						     : "is not running");
 	}
 }
 
@@ -534,13 +661,15 @@ void containers_followed(struct containers *containers, const char *id, const st
 	struct dockerjson_container was;
 
 	for (struct container *c = containers->all; c; c = c->next) {
-		if (strcmp(c->info.follows, id) || !c->unresolved || copy_sources(&c->info, &was))
+		if (strcmp(c->info.follows, id) || c->owner != OWNER_ASKED ||
+		    copy_sources(&c->info, &was))
 			continue;
-		c->unresolved = false;
-		follow(c, &containers->reach, node);
-		set_wait(c, now_ms);
+		c->owner = OWNER_KNOWN;
+		c->unread = c->doubted = false;
+		follow(c, &containers->reach, c->orphaned ? NULL : node);
 		if (c->gave_up && is_waiting(c))
 			give_up(c);
+		set_wait(c, now_ms);
 		if (!same_sources(&was, &c->info)) {
 			containers->changed = true;
 			for (unsigned int i = 0; i < c->info.count && node; i++)
@@ -553,13 +682,25 @@ void containers_followed(struct containers *containers, const char *id, const st
 
 const char *containers_next_inspect(struct containers *containers)
 {
-	for (struct container *c = containers->all; c; c = c->next) {
+	for (struct container *c = containers->inspect_from; c; c = c->next) {
+		containers->inspect_from = c->next;
 		if (c->inspected)
 			continue;
 		c->inspected = true;
 		return c->info.id;
 	}
+	containers->inspect_from = NULL;
 	return NULL;
+}
+
+void containers_inspect_again(struct containers *containers, const char *id, uint64_t at_ms)
+{
+	struct container *container = *find(containers, id);
+
+	if (!container)
+		return;
+	container->inspect_ms = at_ms;
+	settle(containers, container);
 }
 
 void containers_set_podman(struct containers *containers, bool podman)
@@ -571,9 +712,11 @@ void containers_inspected(struct containers *containers, const char *id, const s
 			  uint64_t now_ms)
 {
 	struct container *container = *find(containers, id);
+	bool was_known;
 
 	if (!container)
 		return;
+	was_known = container->known;
 	container->known = true;
 	container->checked = dockerjson_health(root, &container->health);
 	container->inspect_ms = containers->podman && container->checked ? now_ms + HEALTH_MS : 0;
@@ -581,27 +724,14 @@ void containers_inspected(struct containers *containers, const char *id, const s
 	containers->changed |= container->on_host && is_waiting(container);
 	use_host(container);
 	set_wait(container, now_ms);
-	settle(containers, container);
 	container->stop_signal = dockerjson_stop_signal(root);
 	container->stop_timeout_s = dockerjson_stop_timeout_s(root);
-}
-
-void containers_each_follower(const struct containers *containers, const char *id,
-			      void (*each)(void *ctx, const char *follower), void *ctx)
-{
-	for (struct container *c = containers->all; c; c = c->next) {
-		if (!strcmp(c->info.follows, id))
-			each(ctx, c->info.id);
+	/* now it is clear what it was sent */
+	if (!was_known && container->signal) {
+		container->draining_until_ms = 0;
+		on_kill(container, container->signal, container->signal_ms);
 	}
-}
-
-void containers_each_waiting(const struct containers *containers,
-			     void (*each)(void *ctx, const char *id), void *ctx)
-{
-	for (struct container *c = containers->all; c; c = c->next) {
-		if (c->wait_until_ms)
-			each(ctx, c->info.id);
-	}
+	settle(containers, container);
 }
 
 bool containers_have_address(const struct containers *containers,
@@ -632,7 +762,8 @@ unsigned int containers_count(const struct containers *containers)
 /* What shares a network whose owner is being asked for has no address yet and does not wait either. */
 static bool is_routable(const struct container *container, const struct route_source *source)
 {
-	return source->address.ss_family || *source->error.reason || !container->unresolved;
+	return source->address.ss_family || *source->error.reason ||
+	       container->owner == OWNER_KNOWN;
 }
 
 int containers_sources(const struct containers *containers, const struct route_source ***out,

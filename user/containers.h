@@ -27,14 +27,17 @@ bool containers_apply(struct containers *containers, const struct json *list, ui
 /* After it: it was about this one; or about all. Those that it did not show are no more. */
 void containers_asked(struct containers *containers, const char *id);
 void containers_asked_all(struct containers *containers);
-/* The list to come is the first of a new connection: what is known by events is older than it. */
-void containers_trust_list(struct containers *containers);
+/* The list to come is the first of a new connection: who died may have been started unseen. */
+void containers_trust_list(struct containers *containers, uint64_t now_ms);
 
 /* Is it about one of ours, or of one that starts to be? */
 bool containers_concerns(struct containers *containers, const struct dockerjson_event *event);
 /* True where the container has to be looked at again. */
 bool containers_event(struct containers *containers, const struct dockerjson_event *event,
 		      uint64_t now_ms);
+/* Those that share this one's network, whosever it is, have to know. */
+void containers_owner_event(struct containers *containers, const struct dockerjson_event *event,
+			    uint64_t now_ms);
 /*
  * Somebody may have another container's address by now: until they have been listed again, those of
  * whose address `doubted` says so get no requests. Returns how many.
@@ -45,26 +48,23 @@ unsigned int containers_doubt(struct containers *containers,
 
 /*
  * What time has brought; without `listed`, while nobody tells what happens, nothing that has died is
- * taken to be no more. Returns when to call it again, 0: not before something else happens.
+ * taken to be no more. `look` is called with those that have to be looked at again. Returns when to
+ * call it again, 0: not before something else happens.
  */
-uint64_t containers_expire(struct containers *containers, uint64_t now_ms, bool listed);
+uint64_t containers_expire(struct containers *containers, uint64_t now_ms, bool listed,
+			   void (*look)(void *ctx, const char *id), void *ctx);
 
 /* Whom to ask Docker for: the id of a container whose network another shares, or NULL; */
-const char *containers_next_followed(const struct containers *containers);
-/* its node in a list, NULL where it does not run; */
+const char *containers_next_followed(struct containers *containers);
+/* its node in a list, NULL where it does not run; not taken if something has happened to it since; */
 void containers_followed(struct containers *containers, const char *id, const struct json *node,
 			 uint64_t now_ms);
 /* one that has not been inspected yet, or NULL, which counts as done then; and its answer. */
 const char *containers_next_inspect(struct containers *containers);
 void containers_inspected(struct containers *containers, const char *id, const struct json *root,
 			  uint64_t now_ms);
-
-/* Those that share this one's network. */
-void containers_each_follower(const struct containers *containers, const char *id,
-			      void (*each)(void *ctx, const char *follower), void *ctx);
-/* Those that have no address yet. */
-void containers_each_waiting(const struct containers *containers,
-			     void (*each)(void *ctx, const char *id), void *ctx);
+/* There was none: ask again then. */
+void containers_inspect_again(struct containers *containers, const char *id, uint64_t at_ms);
 
 /* Is one of them reached at this address, whatever the port? */
 bool containers_have_address(const struct containers *containers,

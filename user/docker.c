@@ -19,14 +19,13 @@
 #define OFTEN 10
 #define RENEW_DELAY_MS 1000
 #define QUERY_TIMEOUT_MS 30000
-#define PING_TIMEOUT_MS 5000
+#define SHORT_TIMEOUT_MS 5000 /* of a ping, and of inspecting: that waits for a start or stop */
+#define INSPECT_AGAIN_MS 10000
 #define ANSWER_MAX (32u << 20) /* 10,000 containers and more */
 #define EVENT_MAX (1u << 20)
 #define HELD_MAX 4096	 /* events kept while a list is under way; more make a new list due */
 #define IDS_A_QUERY 64	 /* a URL of less than 8 KiB */
 #define SHORT_ID 12
-#define LOOK_AGAIN_MS 200   /* behind an event, and once more: */
-#define LOOK_LAST_MS 2000
 #define SILENCE_MS 10000    /* of the event stream: is anybody there? */
 #define SILENCES_A_LIST 6   /* a stream may be silent because it is broken: compare */
 #define UNPLUGGED_MS 1000   /* a container's interface has gone: an event should have come by then */
@@ -75,11 +74,9 @@ struct docker {
 
 	struct containers *containers;
 	struct id_set dirty; /* to be looked at */
-	struct id_set again; /* to be looked at once more, later */
-	struct loop_timer look_again;
-	bool looked_again;
 	struct dockerjson_event *held;
 	unsigned int held_count;
+	bool overrun; /* there were more: the list that is under way is of no use */
 
 	struct loop_task work;
 	struct loop_timer retry, expire, silence, learn;
@@ -121,75 +118,38 @@ static bool id_set_add(struct id_set *set, const char *id)
 	return true;
 }
 
-static void mark_dirty(struct docker *docker, const char *id)
+static void mark_dirty(void *ctx, const char *id)
 {
+	struct docker *docker = ctx;
+
 	if (!id_set_add(&docker->dirty, id))
 		docker->list_due = true;
 	schedule(docker);
 }
 
-/*
- * Docker tells of some changes (pause, health) before its list shows them: it writes the state that
- * lists are made from after it has sent the event (daemon/pause.go, monitor.go). So look again a little later,
- * and once more.
- */
-static void look_now_and_again(struct docker *docker, const char *id)
-{
-	mark_dirty(docker, id);
-	id_set_add(&docker->again, id);
-	docker->looked_again = false;
-	/* not put off by a steady flow of events */
-	if (!docker->look_again.place || docker->look_again.at_ms >
-						 loop_now_ms(docker->loop) + LOOK_AGAIN_MS)
-		loop_timer_set(docker->loop, &docker->look_again, LOOK_AGAIN_MS);
-}
-
-static void look_at(void *ctx, const char *id)
-{
-	look_now_and_again(ctx, id);
-}
-
-static void remember(void *ctx, const char *id)
-{
-	id_set_add(&((struct docker *)ctx)->again, id);
-}
-
-static void look_again_fire(struct loop_timer *timer)
-{
-	struct docker *docker =
-		(struct docker *)((char *)timer - offsetof(struct docker, look_again));
-
-	if (docker->again.count == IDS_A_QUERY)
-		docker->list_due = true;
-	for (unsigned int i = 0; i < docker->again.count; i++)
-		mark_dirty(docker, docker->again.ids[i]);
-	schedule(docker);
-	if (docker->looked_again)
-		docker->again.count = 0;
-	/* there may be no event when an address comes */
-	containers_each_waiting(docker->containers, remember, docker);
-	docker->looked_again = true;
-	if (docker->again.count)
-		loop_timer_set(docker->loop, &docker->look_again, LOOK_LAST_MS);
-}
-
 static void handle_event(struct docker *docker, const struct dockerjson_event *event)
 {
-	char id[SHORT_ID + 1];
+	uint64_t now_ms = loop_now_ms(docker->loop);
 
-	if (!containers_concerns(docker->containers, event))
-		return;
-	log_info("Docker event", "event", event->name, "container", short_id(event->id, id), NULL);
-	if (containers_event(docker->containers, event, loop_now_ms(docker->loop)))
-		/* a list that is asked for right now may still have it: the same order in Docker */
-		look_now_and_again(docker, event->id);
+	containers_owner_event(docker->containers, event, now_ms);
+	if (containers_concerns(docker->containers, event) &&
+	    containers_event(docker->containers, event, now_ms))
+		mark_dirty(docker, event->id);
 	schedule(docker);
+}
+
+/* Is a list under way that may be older than the event, of one of ours or one that it may show? */
+static bool is_behind_list(struct docker *docker, const struct dockerjson_event *event)
+{
+	return (docker->query_kind == QUERY_LIST || docker->query_kind == QUERY_SOME) &&
+	       (event->enabled || *event->network || containers_concerns(docker->containers, event));
 }
 
 static void on_event(void *ctx, const char *text, size_t len)
 {
 	struct docker *docker = ctx;
 	struct dockerjson_event event;
+	char id[SHORT_ID + 1];
 
 	if (dockerjson_event(text, len, &event)) {
 		log_warn("Docker sent an event that is none", NULL);
@@ -204,44 +164,28 @@ static void on_event(void *ctx, const char *text, size_t len)
 	if (event.action == DOCKER_OTHER)
 		return;
 	docker->status.events++;
-	containers_each_follower(docker->containers, event.id, look_at, docker);
+	if (containers_concerns(docker->containers, &event))
+		log_info("Docker event", "event", event.name, "container",
+			 short_id(event.id, id), NULL);
 	/*
 	 * Acted on at once, and again behind the list that is under way and may be older. What
 	 * happened while nobody listened is old news: the first list shows what became of it.
 	 */
 	if (docker->listed)
 		handle_event(docker, &event);
-	if (!docker->listed || docker->query_kind == QUERY_LIST ||
-	    docker->query_kind == QUERY_SOME) {
-		if (docker->held_count < HELD_MAX)
-			docker->held[docker->held_count++] = event;
-		else
-			docker->list_due = true;
-	}
-}
-
-/* An end that a new beginning follows: the list may show either. */
-static bool is_outdated(const struct docker *docker, unsigned int at, unsigned int count)
-{
-	for (unsigned int i = at + 1; i < count; i++) {
-		if (docker->held[i].action == DOCKER_CHANGED &&
-		    !strcmp(docker->held[i].id, docker->held[at].id))
-			return true;
-	}
-	return false;
+	if (docker->listed && !is_behind_list(docker, &event))
+		return;
+	if (docker->held_count == HELD_MAX)
+		docker->overrun = true;
+	else
+		docker->held[docker->held_count++] = event;
 }
 
 static void replay_held(struct docker *docker)
 {
-	unsigned int count = docker->held_count;
-
+	for (unsigned int i = 0; i < docker->held_count; i++)
+		handle_event(docker, &docker->held[i]);
 	docker->held_count = 0;
-	for (unsigned int i = 0; i < count; i++) {
-		if (is_outdated(docker, i, count))
-			look_now_and_again(docker, docker->held[i].id);
-		else
-			handle_event(docker, &docker->held[i]);
-	}
 }
 
 static void set_connected(struct docker *docker, bool connected, const char *error)
@@ -262,17 +206,25 @@ static void learn(struct docker *docker)
 	host_learn(docker->options.host, is_container, docker->containers);
 }
 
+static void cancel_query(struct docker *docker)
+{
+	if (docker->query_kind == QUERY_INSPECT)
+		containers_inspect_again(docker->containers, docker->asked.ids[0],
+					 loop_now_ms(docker->loop));
+	http_cancel(&docker->query);
+	docker->query_kind = QUERY_NONE;
+}
+
 /* Everything under way is dropped, every container kept. */
 static void drop(struct docker *docker)
 {
 	if (docker->listed)
 		learn(docker); /* how it is before anything can change unseen */
 	http_cancel(&docker->stream);
-	http_cancel(&docker->query);
-	docker->query_kind = QUERY_NONE;
-	docker->stream_open = docker->listed = false;
+	cancel_query(docker);
+	docker->stream_open = docker->listed = docker->overrun = false;
 	docker->seen_event_ns = docker->last_event_ns;
-	docker->held_count = docker->dirty.count = docker->again.count = 0;
+	docker->held_count = docker->dirty.count = 0;
 	json_stream_reset(&docker->events);
 	loop_timer_clear(docker->loop, &docker->silence);
 }
@@ -367,6 +319,8 @@ static void on_unplug(void *ctx, const struct host_port *port)
 
 	docker->unplugged = port;
 	if (docker->listed) {
+		if (docker->unplugged_ms > docker->heard_ms)
+			return;
 		/* an event tells of it, if the stream is what it seems to be */
 		docker->unplugged_ms = loop_now_ms(docker->loop);
 		loop_timer_set(docker->loop, &docker->silence, UNPLUGGED_MS);
@@ -418,6 +372,9 @@ static void stream_done(void *ctx, int err, long status, const char *reason)
 		snprintf(why, sizeof(why), "event stream: HTTP status %ld", status);
 	else
 		snprintf(why, sizeof(why), "event stream ended");
+	/* asked for what has been since the last event, it would send the same again */
+	if (err == -EPROTO || err == -EMSGSIZE)
+		docker->last_event_ns = 0;
 	if (status == 200 && err != -EPROTO && err != -EMSGSIZE && err != -ENOMEM)
 		renew(docker, why);
 	else
@@ -474,7 +431,7 @@ static const char *list_answer(struct docker *docker, const struct json *root)
 	unsigned int before = containers_count(docker->containers);
 
 	if (!docker->listed)
-		containers_trust_list(docker->containers);
+		containers_trust_list(docker->containers, loop_now_ms(docker->loop));
 	if (!containers_apply(docker->containers, root, loop_now_ms(docker->loop)))
 		return "GET /containers/json was not answered as Docker does";
 	containers_asked_all(docker->containers);
@@ -505,6 +462,15 @@ static const char *some_answer(struct docker *docker, const struct json *root)
 	return NULL;
 }
 
+static const struct json *find_node(const struct json *list, const char *id)
+{
+	json_each(node, list) {
+		if (!strcmp(json_str(node, "Id", ""), id))
+			return node;
+	}
+	return NULL;
+}
+
 static const char *take_answer(struct docker *docker, enum query kind, long status)
 {
 	struct json *root = NULL;
@@ -519,13 +485,20 @@ static const char *take_answer(struct docker *docker, enum query kind, long stat
 	}
 	if (kind == QUERY_VERSION)
 		return version_answer(docker);
+	if ((kind == QUERY_LIST || kind == QUERY_SOME) && docker->overrun) {
+		docker->overrun = false;
+		docker->held_count = 0;
+		docker->list_due = true;
+		return NULL;
+	}
 	root = json_parse(docker->answer, docker->answer_len);
 	if (kind == QUERY_LIST)
 		why = list_answer(docker, root);
 	else if (kind == QUERY_SOME)
 		why = some_answer(docker, root);
 	else if (kind == QUERY_FOLLOW)
-		containers_followed(docker->containers, docker->asked.ids[0], json_first(root),
+		containers_followed(docker->containers, docker->asked.ids[0],
+				    find_node(root, docker->asked.ids[0]),
 				    loop_now_ms(docker->loop));
 	else if (kind == QUERY_INSPECT)
 		containers_inspected(docker->containers, docker->asked.ids[0], root,
@@ -538,12 +511,16 @@ static void query_done(void *ctx, int err, long status, const char *reason)
 {
 	struct docker *docker = ctx;
 	enum query kind = docker->query_kind;
-	const char *why;
+	const char *why = NULL;
 
 	docker->query = NULL;
 	docker->query_kind = QUERY_NONE;
 	host_forget(docker->options.host);
-	why = err ? reason : take_answer(docker, kind, status);
+	if (err == -ETIMEDOUT && kind == QUERY_INSPECT)
+		containers_inspect_again(docker->containers, docker->asked.ids[0],
+					 loop_now_ms(docker->loop) + INSPECT_AGAIN_MS);
+	else
+		why = err ? reason : take_answer(docker, kind, status);
 	if (docker->answer_capacity > 1u << 20) {
 		free(docker->answer);
 		docker->answer = NULL;
@@ -570,7 +547,7 @@ static int start_query(struct docker *docker, enum query kind, const char *path)
 		 kind == QUERY_VERSION ? "" : docker->version, path);
 	docker->answer_len = 0;
 	err = http_get(docker->http, url, docker->options.unix_socket,
-		       kind == QUERY_PING ? PING_TIMEOUT_MS : QUERY_TIMEOUT_MS, &handler,
+		       kind >= QUERY_INSPECT ? SHORT_TIMEOUT_MS : QUERY_TIMEOUT_MS, &handler,
 		       &docker->query);
 	if (!err)
 		docker->query_kind = kind;
@@ -682,10 +659,12 @@ static bool start_stream(struct docker *docker)
 static void expire(struct docker *docker)
 {
 	uint64_t now_ms = loop_now_ms(docker->loop);
-	uint64_t next_ms = containers_expire(docker->containers, now_ms, docker->listed);
+	uint64_t next_ms = containers_expire(docker->containers, now_ms, docker->listed,
+					     mark_dirty, docker);
 
 	if (next_ms)
-		loop_timer_set(docker->loop, &docker->expire, next_ms - now_ms);
+		loop_timer_set(docker->loop, &docker->expire,
+			       next_ms > now_ms ? next_ms - now_ms : 0);
 	else
 		loop_timer_clear(docker->loop, &docker->expire);
 }
@@ -705,6 +684,8 @@ static void work_run(struct loop_task *task)
 	struct docker *docker = (struct docker *)((char *)task - offsetof(struct docker, work));
 
 	expire(docker);
+	if (docker->query_kind >= QUERY_INSPECT && (docker->list_due || docker->dirty.count))
+		cancel_query(docker); /* nobody waits for it */
 	if (docker->stream_open && !docker->query && next_query(docker))
 		fail(docker, "out of memory");
 	if (containers_take_changed(docker->containers) || docker->changed) {
@@ -731,6 +712,8 @@ static void silence_fire(struct loop_timer *timer)
 		/* what is under way may still be answered */
 		not_available(docker, "event stream cut, and no other one yet");
 		docker->renewing = false;
+		if (docker->stream_open)
+			loop_timer_set(docker->loop, timer, SILENCE_MS);
 		return;
 	}
 	if (docker->unplugged_ms > docker->heard_ms) {
@@ -774,7 +757,6 @@ int docker_new(struct loop *loop, struct http *http, const struct docker_options
 	docker->events.limit = EVENT_MAX;
 	docker->work.run = work_run;
 	docker->retry.fire = retry_fire;
-	docker->look_again.fire = look_again_fire;
 	docker->expire.fire = expire_fire;
 	docker->silence.fire = silence_fire;
 	docker->learn.fire = learn_fire;
@@ -804,7 +786,6 @@ void docker_free(struct docker **ptr)
 	http_cancel(&docker->stream);
 	http_cancel(&docker->query);
 	loop_timer_clear(docker->loop, &docker->retry);
-	loop_timer_clear(docker->loop, &docker->look_again);
 	loop_timer_clear(docker->loop, &docker->expire);
 	loop_timer_clear(docker->loop, &docker->silence);
 	loop_timer_clear(docker->loop, &docker->learn);

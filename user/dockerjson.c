@@ -231,6 +231,15 @@ int dockerjson_address(const struct json *node, const struct dockerjson_reach *r
 		     "the container has no address of its own, and the port is not published");
 }
 
+bool dockerjson_is_via(const struct route_source *source, const char *network)
+{
+	char text[KKM_VIA_LEN];
+	int len = snprintf(text, sizeof(text), "network %.64s", network);
+	char behind = source->via[strnlen(source->via, (size_t)len)];
+
+	return !strncmp(source->via, text, (size_t)len) && (!behind || strchr(", ", behind));
+}
+
 static const char *first_name(const struct json *node)
 {
 	const char *name = json_text(json_first(json_get(node, "Names")));
@@ -389,6 +398,7 @@ static const struct {
 	{ "health_status: starting", DOCKER_CHANGED, 0 },
 	{ "start", DOCKER_CHANGED, 0 },
 	{ "restart", DOCKER_CHANGED, 0 },
+	{ "stop", DOCKER_CHANGED, 0 }, /* of one that was to be restarted, nothing else tells */
 	{ "unpause", DOCKER_CHANGED, 0 },
 	{ "rename", DOCKER_CHANGED, 0 },
 	{ "update", DOCKER_CHANGED, 0 },
@@ -425,6 +435,8 @@ int dockerjson_event(const char *text, size_t len, struct dockerjson_event *out)
 		/* its labels are the network's; Podman has the container where Docker has the network */
 		if (strcmp(out->name, "connect") && strcmp(out->name, "disconnect"))
 			out->action = DOCKER_OTHER;
+		copy(out->network, sizeof(out->network),
+		     json_get(attributes, "container") ? json_str(attributes, "name", "") : "");
 		id = json_str(attributes, "container", id);
 	} else if (!strcmp(type, "container")) {
 		out->enabled = !strcmp(json_str(attributes, "kakuremichi.enabled", ""), "true");

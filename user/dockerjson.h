@@ -41,6 +41,9 @@ void dockerjson_container_free(struct dockerjson_container *container);
 int dockerjson_address(const struct json *node, const struct dockerjson_reach *reach,
 		       struct route_source *source);
 
+/* Is the source reached by this network of its container, as dockerjson_address() chose? */
+bool dockerjson_is_via(const struct route_source *source, const char *network);
+
 /* Of GET /containers/X/json: does it have the host's network? */
 bool dockerjson_is_on_host(const struct json *node);
 /* Its health, KKM_ACTIVE where it is well; false where nobody checks it. */
@@ -64,6 +67,7 @@ struct dockerjson_event {
 	const char *name;	/* Docker's name of it, one of a table's */
 	char id[KKM_ID_LEN];
 	bool enabled;		/* the labels, where the event carries them, say so */
+	char network[KKM_NAME_LEN]; /* of connect and disconnect; empty: not said */
 	int signal;
 	enum kkm_state state;
 	int64_t time_ns;
