@@ -158,6 +158,12 @@ void leg_idle_event(struct leg *leg, uint32_t events)
 		leg_close(leg, false);
 }
 
+/* Whoever stops or has gone is cut in a while, even if an equal one has come back since. */
+static bool is_leaving(const struct leg *leg)
+{
+	return atomic_load_explicit(&leg->load->leaving_ms, memory_order_relaxed);
+}
+
 /*
  * Where the container has sent what nobody asked for, has ended, or has not taken all of a request
  * that it answered early, nothing may follow on it.
@@ -167,7 +173,7 @@ static bool is_reusable(const struct connection *c, const struct leg *leg)
 	const struct side *side = &leg->side;
 	bool large = c->up.relay.bytes - c->up_from > RELAY_BUFFER;
 
-	return c->answered == ANSWER_DONE && c->response.keep_alive && !side->ended && !side->hup &&
+	return c->answered == ANSWER_DONE && c->response.keep_alive && !is_leaving(leg) && !side->ended && !side->hup &&
 	       !side->reset && !side->shut && !c->down.relay.len && exchange_is_sent(c) &&
 	       (!side->readable || is_silent(leg)) && (!large || !connection_unacked(side->io.fd));
 }
@@ -442,7 +448,8 @@ static struct leg *find_leg(const struct connection *c, const struct route *rout
 	for (struct leg *leg = c->legs; leg; leg = leg->next) {
 		const struct route_backend *backend = backend_of(route, leg);
 
-		if (backend && backend->state == KKM_ACTIVE && suits(c, leg, backend) &&
+		if (backend && backend->state == KKM_ACTIVE && !is_leaving(leg) &&
+		    suits(c, leg, backend) &&
 		    backend->proxy_protocol == leg->proxy_protocol)
 			return leg;
 	}
