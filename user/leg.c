@@ -173,8 +173,9 @@ static bool is_reusable(const struct connection *c, const struct leg *leg)
 	const struct side *side = &leg->side;
 	bool large = c->up.relay.bytes - c->up_from > RELAY_BUFFER;
 
-	return c->answered == ANSWER_DONE && c->response.keep_alive && !is_leaving(leg) && !side->ended && !side->hup &&
-	       !side->reset && !side->shut && !c->down.relay.len && exchange_is_sent(c) &&
+	return c->answered == ANSWER_DONE && c->response.keep_alive && !is_leaving(leg) &&
+	       !side->ended && !side->hup && !side->reset && !side->shut &&
+	       !c->down.relay.len && exchange_is_sent(c) &&
 	       (!side->readable || is_silent(leg)) && (!large || !connection_unacked(side->io.fd));
 }
 
