@@ -87,6 +87,7 @@ struct kkm_backend {
 	char description[KKM_REASON_LEN];
 	char service[KKM_SERVICE_LEN];	/* of several of one container; empty: the labels without a name */
 	char via[KKM_VIA_LEN];	/* how the address was chosen */
+	__u32 no_sockmap;	/* its label keeps its sockets off the short way */
 };
 
 /* kkm_rejected: who is not routed, and why. */
@@ -100,6 +101,7 @@ struct kkm_rejected {
 	char container[KKM_NAME_LEN];
 	char label[KKM_NAME_LEN];
 	char reason[KKM_REASON_LEN];
+	char wanted[KKM_DOMAIN_LEN];	/* what its labels ask for, where it is rejected as a whole */
 };
 
 /* Both ends of the agent's connection to a container, IPv4 as ::ffff:a.b.c.d, ports in host order. */

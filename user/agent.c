@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,10 +46,16 @@ struct agent {
 	struct loop_io signals;
 	struct loop_timer drain_end, watch, first_list;
 	struct worker_socket *listen; /* of each bound address, one for each worker */
+	struct agent_listener {
+		struct sockaddr_storage address;
+		bool tls;
+	} bound[2 * CONFIG_MAX_LISTEN]; /* `listen_count` of them */
 	unsigned int listen_count, http_count;
 	atomic_uint ended, connections, legs;
 	bool draining, forced, made_run_dir, chose_sockmap;
 	bool waited; /* long enough for Docker's first list */
+	char engine_reason[320]; /* why this engine, and no faster one */
+	char chosen_reason[320]; /* at the start */
 	uint64_t started_ms;
 	struct kkm_stats shown; /* by /metrics */
 };
@@ -188,14 +195,18 @@ static bool listens(const struct config_listen *listen, const struct sockaddr_st
 	return false;
 }
 
+bool agent_is_own(const struct config *config, struct host *host,
+		  const struct sockaddr_storage *address)
+{
+	return listens(&config->http, address, host) || listens(&config->tls, address, host) ||
+	       listens(&config->admin, address, host);
+}
+
 static bool is_own_listener(void *ctx, const struct sockaddr_storage *address)
 {
 	const struct agent *agent = ctx;
-	const struct config *config = agent->config;
 
-	return listens(&config->http, address, agent->host) ||
-	       listens(&config->tls, address, agent->host) ||
-	       listens(&config->admin, address, agent->host);
+	return agent_is_own(agent->config, agent->host, address);
 }
 
 /* Build, and write to the maps; where these are fuller than they should be, with fewer routes. */
@@ -310,10 +321,12 @@ static void first_list_fire(struct loop_timer *timer)
 
 /* Listeners. */
 
-static void keep_sockets(struct agent *agent, const int *fds, bool tls)
+static void keep_sockets(struct agent *agent, const struct sockaddr_storage *address,
+			 const int *fds, bool tls)
 {
 	unsigned int workers = agent->config->workers;
 
+	agent->bound[agent->listen_count] = (struct agent_listener){ *address, tls };
 	for (unsigned int i = 0; i < workers; i++)
 		agent->listen[agent->listen_count * workers + i] =
 			(struct worker_socket){ .fd = fds[i], .tls = tls };
@@ -331,7 +344,7 @@ static int bind_address(struct agent *agent, const struct sockaddr_storage *addr
 
 	address_print(address, text);
 	if (!err) {
-		keep_sockets(agent, fds, tls);
+		keep_sockets(agent, address, fds, tls);
 		log_info("Listening", "address", text, "protocol", tls ? "tls" : "http", NULL);
 		return 0;
 	}
@@ -368,6 +381,28 @@ static int bind_listeners(struct agent *agent)
 
 /* Engines. */
 
+/* For `status` and `explain`. */
+__attribute__((format(printf, 2, 3))) static void set_reason(struct agent *agent,
+							     const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(agent->engine_reason, sizeof(agent->engine_reason), format, args);
+	va_end(args);
+}
+
+static const struct selftest_result *first_failure(const struct selftest *selftest)
+{
+	for (int i = 0; i < SELFTEST_STEPS; i++) {
+		const struct selftest_result *step = &selftest->steps[i];
+
+		if (step->gate == SELFTEST_SHORT && !step->passed && !step->absent)
+			return step;
+	}
+	return NULL;
+}
+
 static void warn_of_failures(const struct selftest *selftest)
 {
 	const struct selftest_result *load = &selftest->steps[SELFTEST_LOAD];
@@ -385,14 +420,11 @@ static void warn_of_failures(const struct selftest *selftest)
 	}
 }
 
-static void log_auto(const struct selftest *selftest, bool passed)
+static void log_auto(const struct selftest *selftest)
 {
-	const struct selftest_result *step = selftest->steps;
+	const struct selftest_result *step = first_failure(selftest);
 
-	while (!passed && step < selftest->steps + SELFTEST_STEPS - 1 &&
-	       (step->passed || step->absent || step->gate != SELFTEST_SHORT))
-		step++;
-	if (passed)
+	if (!step)
 		log_info("Datapath is sockmap: the self-test passed on this kernel", "#ms",
 			 log_number(selftest->ms), NULL);
 	else
@@ -422,6 +454,23 @@ static bool choose_requests(enum config_requests wanted, const struct selftest *
 	return memory->passed;
 }
 
+static void explain_choice(struct agent *agent, const struct selftest *selftest)
+{
+	const struct selftest_result *step = first_failure(selftest);
+	const char *const carried[][2] = { { "answers", "answers and requests" },
+					   { "answers and streams",
+					     "answers, streams and requests" } };
+
+	if (agent->shared.engine == KKM_SOCKMAP)
+		set_reason(agent, step ? "forced by --datapath sockmap, though the self-test failed; "
+					 "it carries %s"
+				       : "the self-test passed on this kernel; it carries %s",
+			   carried[agent->shared.streams][agent->shared.requests]);
+	else if (step)
+		set_reason(agent, "the self-test for sockmap failed here at '%s' (%.100s): %.120s",
+			   step->name, step->run ? step->detail : "not run", step->consequence);
+}
+
 /* Which engine to try first, and what it has to mind. */
 static void choose_engine(struct agent *agent)
 {
@@ -432,19 +481,24 @@ static void choose_engine(struct agent *agent)
 	agent->shared.engine = KKM_RELAY;
 	if (wanted == DATAPATH_HANDOVER)
 		log_warn("The handover engine is not part of this version: using relay", NULL);
+	set_reason(agent, "--datapath %s asks for it%s", config_datapath_names[wanted],
+		   wanted == DATAPATH_HANDOVER ? ", and the engine handover is not part of this version"
+					       : "");
 	if (wanted == DATAPATH_RELAY || wanted == DATAPATH_HANDOVER)
 		return;
 	if (!agent->config->cgroup || !datapath_is_cgroup2(agent->config->cgroup)) {
 		log_warn("Datapath is relay: no cgroup v2 here; mount it, or name it with --cgroup",
 			 "path", agent->config->cgroup, NULL);
+		set_reason(agent, "sockmap needs a cgroup v2 root: mount it, or name it with --cgroup");
 		return;
 	}
 	selftest_run(&selftest, agent->config->cgroup);
 	passed = selftest_allows(&selftest, SELFTEST_SHORT);
 	if (wanted == DATAPATH_AUTO)
-		log_auto(&selftest, passed);
+		log_auto(&selftest);
 	else
 		warn_of_failures(&selftest);
+	explain_choice(agent, &selftest);
 	if (!passed && (wanted == DATAPATH_AUTO || !selftest.steps[SELFTEST_LOAD].passed))
 		return;
 	agent->shared.engine = KKM_SOCKMAP;
@@ -452,6 +506,7 @@ static void choose_engine(struct agent *agent)
 				selftest_allows(&selftest, SELFTEST_STREAMS);
 	agent->shared.small_reads = !selftest.steps[SELFTEST_FIONREAD].passed;
 	agent->shared.requests = choose_requests(agent->config->sockmap_requests, &selftest);
+	explain_choice(agent, &selftest);
 }
 
 /* Change of engine while connections are open: new ones, and what comes on those that are there. */
@@ -470,6 +525,7 @@ static void on_sigusr1(struct agent *agent)
 	if (agent->shared.engine == KKM_RELAY)
 		return;
 	log_info("Datapath is relay now: asked for by SIGUSR1", NULL);
+	set_reason(agent, "asked for by SIGUSR1; SIGUSR2 brings sockmap back");
 	leave_sockmap(agent);
 }
 
@@ -480,6 +536,7 @@ static void on_sigusr2(struct agent *agent)
 		return;
 	log_info("Datapath is sockmap again: asked for by SIGUSR2", NULL);
 	agent->shared.engine = KKM_SOCKMAP;
+	set_reason(agent, "%s", agent->chosen_reason);
 	datapath_set_meta(agent->datapath, KKM_SOCKMAP, agent->table->ready);
 }
 
@@ -493,6 +550,7 @@ static void watch_fire(struct loop_timer *timer)
 	    selftest_foreign(detail, sizeof(detail))) {
 		log_warn("Datapath is relay now: somebody else uses a sockmap on this host", "detail",
 			 detail, NULL);
+		set_reason(agent, "somebody else uses a sockmap on this host: %s", detail);
 		leave_sockmap(agent);
 	}
 	loop_timer_set(agent->loop, timer, WATCH_MS);
@@ -517,6 +575,7 @@ static int open_datapath(struct agent *agent)
 	if (err && err != -EBUSY && options.programs) {
 		log_warn("Datapath is relay: sockmap could not be set up", "error", why, NULL);
 		agent->shared.engine = KKM_RELAY;
+		set_reason(agent, "sockmap could not be set up: %s", why);
 		options.programs = false;
 		err = datapath_open(&options, &agent->datapath, why);
 	}
@@ -531,6 +590,7 @@ static int open_datapath(struct agent *agent)
 		datapath_set_meta(agent->datapath, agent->shared.engine, false);
 	agent->shared.datapath = agent->datapath;
 	agent->chose_sockmap = agent->shared.engine == KKM_SOCKMAP;
+	memcpy(agent->chosen_reason, agent->engine_reason, sizeof(agent->chosen_reason));
 	return 0;
 }
 
@@ -737,6 +797,19 @@ static void add_routes_file(const struct agent *agent, struct json *root)
 	json_add_str(object, "error", *status.error ? status.error : NULL);
 }
 
+static void add_listeners(const struct agent *agent, struct json *root)
+{
+	struct json *array = json_add_array(root, "listeners");
+	char text[ADDRESS_TEXT_MAX];
+
+	for (unsigned int i = 0; i < agent->listen_count; i++) {
+		struct json *object = json_append_object(array);
+
+		json_add_str(object, "address", address_print(&agent->bound[i].address, text));
+		json_add_str(object, "protocol", agent->bound[i].tls ? "tls" : "http");
+	}
+}
+
 static void add_counts(const struct agent *agent, struct json *root)
 {
 	struct json *counts = json_add_object(root, "counts");
@@ -773,9 +846,11 @@ static char *status_json(const struct agent *agent)
 	json_add_int(root, "pid", getpid());
 	json_add_str(root, "version", version_number);
 	json_add_str(root, "engine", text_engine(agent->shared.engine));
+	json_add_str(root, "engine_reason", agent->engine_reason);
 	json_add_str(root, "datapath", config_datapath_names[agent->config->datapath]);
 	add_time(root, "since", agent->started_ms);
 	json_add_int(root, "workers", agent->config->workers);
+	add_listeners(agent, root);
 	add_docker(agent, root);
 	add_routes_file(agent, root);
 	control = json_add_object(root, "control");

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "http.h"
 
@@ -56,6 +58,25 @@ struct json *cmd_document(const struct mapview *view)
 	return root;
 }
 
+bool cmd_is_terminal(void)
+{
+	const char *term = getenv("TERM");
+
+	return isatty(STDOUT_FILENO) && term && *term && strcmp(term, "dumb");
+}
+
+void cmd_screen(const struct config *config, struct table_screen *out)
+{
+	const char *no_color = getenv("NO_COLOR"); /* no-color.org */
+	struct winsize size = { 0 };
+
+	*out = (struct table_screen){ .out = stdout };
+	out->color = config->color == COLOR_ALWAYS ||
+		     (config->color == COLOR_AUTO && cmd_is_terminal() && (!no_color || !*no_color));
+	if (isatty(STDOUT_FILENO) && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size))
+		out->width = size.ws_col;
+}
+
 int cmd_print(struct json **document)
 {
 	char *text = json_print(*document, true);
@@ -75,6 +96,51 @@ void cmd_note_stale(const struct mapview *view)
 		return;
 	fprintf(stderr, "stale: the agent has gone without stopping; last written %s\n",
 		text_time(view->meta.written_ms, text));
+}
+
+struct json *cmd_fetch_status(const struct config *config, char why[CMD_WHY_LEN])
+{
+	char path[512], *body = NULL;
+	struct json *root;
+	long status = 0;
+	int err;
+
+	snprintf(path, sizeof(path), "%s/admin.sock", config->run_dir);
+	if (!access(path, F_OK) && access(path, W_OK)) {
+		snprintf(why, CMD_WHY_LEN, "%s cannot be used: run this as root", path);
+		return NULL;
+	}
+	err = http_fetch("http://agent/status", path, 5000, &body, &status);
+	if (err == -ETIMEDOUT) {
+		snprintf(why, CMD_WHY_LEN, "the agent does not answer on %s: see its log", path);
+		return NULL;
+	}
+	if (err) {
+		snprintf(why, CMD_WHY_LEN, "not running: nobody answers on %s; start "
+			 "`kakuremichi-agent run`, or name its --run-dir", path);
+		return NULL;
+	}
+	root = json_parse(body, strlen(body));
+	free(body);
+	if (status == 200 && root)
+		return root;
+	json_free(&root);
+	snprintf(why, CMD_WHY_LEN, "%s is not an agent's of this version", path);
+	return NULL;
+}
+
+enum table_style cmd_state_style(enum kkm_state state)
+{
+	return state == KKM_ACTIVE ? TABLE_GOOD : state == KKM_UNHEALTHY ? TABLE_BAD : TABLE_DOUBTFUL;
+}
+
+const char *cmd_endpoint(const __u8 v4[4], const __u8 v6[16], unsigned int port, char *out)
+{
+	char host[INET6_ADDRSTRLEN];
+
+	cmd_address(v4, v6, host);
+	snprintf(out, CMD_ENDPOINT_LEN, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+	return out;
 }
 
 const char *cmd_address(const __u8 v4[4], const __u8 v6[16], char *out)

@@ -1,96 +1,172 @@
 // SPDX-License-Identifier: MIT
 #include "cmd.h"
 
-#include <arpa/inet.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-struct listing {
-	const struct mapview *view;
-	struct json *array; /* NULL: text */
-	uint64_t now_ms;
+struct connection_row {
+	struct kkm_conn conn;
+	struct kkm_slot slot;
 };
 
-static void endpoint(const __u8 v4[4], const __u8 v6[16], unsigned int port, char *out, size_t size)
-{
-	char host[INET6_ADDRSTRLEN];
-
-	cmd_address(v4, v6, host);
-	snprintf(out, size, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
-}
+struct listing {
+	const struct mapview *view;
+	struct connection_row *rows;
+	size_t count;
+	bool short_of_memory;
+};
 
 /* Asked for and entered: until the container's socket is enrolled, the relay carries it. */
-static enum kkm_engine down_engine(const struct kkm_conn *conn, const struct kkm_slot *slot)
+static enum kkm_engine down_engine(const struct connection_row *row)
 {
-	return conn->down == KKM_SOCKMAP && (!slot->enrolled || slot->stop) ? KKM_RELAY : conn->down;
+	return row->conn.down == KKM_SOCKMAP && (!row->slot.enrolled || row->slot.stop)
+		       ? KKM_RELAY
+		       : row->conn.down;
 }
 
-static enum kkm_engine up_engine(const struct kkm_conn *conn, const struct kkm_slot *slot)
+static enum kkm_engine up_engine(const struct connection_row *row)
 {
-	return conn->up == KKM_SOCKMAP && (!slot->enrolled || slot->stop) ? KKM_RELAY : conn->up;
+	return row->conn.up == KKM_SOCKMAP && (!row->slot.enrolled || row->slot.stop)
+		       ? KKM_RELAY
+		       : row->conn.up;
 }
 
-static void show(void *ctx, const void *key, const void *value)
+static void add(void *ctx, const void *key, const void *value)
 {
 	struct listing *listing = ctx;
-	char client[INET6_ADDRSTRLEN + 8], backend[INET6_ADDRSTRLEN + 8];
-	struct kkm_slot slot = { 0 };
-	struct kkm_conn conn;
-	struct json *object;
-	uint64_t age_ms, down;
+	struct connection_row *row, *rows = listing->rows;
+	size_t count = listing->count;
 
 	(void)key;
-	memcpy(&conn, value, sizeof(conn));
-	mapview_get(listing->view, "kkm_slots", &conn.slot, &slot);
-	endpoint(conn.client_address, conn.client_address6, conn.client_port, client,
-		 sizeof(client));
-	endpoint(conn.backend.address, conn.backend.address6, conn.backend.port, backend,
-		 sizeof(backend));
-	age_ms = listing->now_ms > conn.opened_ms ? listing->now_ms - conn.opened_ms : 0;
-	down = slot.down_bytes + slot.short_bytes;
-	if (!listing->array) {
-		printf("%-26s %-32s %-26s %-7s %-7s %12llu %12llu %8llu\n", client,
-		       conn.backend.domain, backend, text_engine(up_engine(&conn, &slot)),
-		       text_engine(down_engine(&conn, &slot)), slot.up_bytes,
-		       (unsigned long long)down, (unsigned long long)age_ms / 1000);
+	if (!(count & (count - 1)))
+		rows = realloc(rows, (count ? count * 2 : 1) * sizeof(*rows));
+	listing->short_of_memory |= !rows;
+	if (listing->short_of_memory)
 		return;
-	}
-	object = json_append_object(listing->array);
+	listing->rows = rows;
+	row = &rows[listing->count++];
+	memset(row, 0, sizeof(*row));
+	memcpy(&row->conn, value, sizeof(row->conn));
+	mapview_get(listing->view, "kkm_slots", &row->conn.slot, &row->slot);
+}
+
+static int compare(const void *a, const void *b)
+{
+	const struct connection_row *x = a, *y = b;
+
+	if (x->conn.opened_ms != y->conn.opened_ms)
+		return x->conn.opened_ms < y->conn.opened_ms ? -1 : 1;
+	return x->conn.slot < y->conn.slot ? -1 : x->conn.slot > y->conn.slot;
+}
+
+static uint64_t age_ms(const struct connection_row *row)
+{
+	struct timespec now;
+	uint64_t now_ms;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return now_ms > row->conn.opened_ms ? now_ms - row->conn.opened_ms : 0;
+}
+
+static void ends(const struct connection_row *row, char client[CMD_ENDPOINT_LEN],
+		 char backend[CMD_ENDPOINT_LEN])
+{
+	const struct kkm_conn *conn = &row->conn;
+
+	cmd_endpoint(conn->client_address, conn->client_address6, conn->client_port, client);
+	cmd_endpoint(conn->backend.address, conn->backend.address6, conn->backend.port, backend);
+}
+
+static void add_json(struct json *array, const struct connection_row *row)
+{
+	char client[CMD_ENDPOINT_LEN], backend[CMD_ENDPOINT_LEN];
+	struct json *object = json_append_object(array);
+	const struct kkm_slot *slot = &row->slot;
+
+	ends(row, client, backend);
 	json_add_str(object, "client", client);
-	json_add_str(object, "domain", conn.backend.domain);
+	json_add_str(object, "domain", row->conn.backend.domain);
 	json_add_str(object, "backend", backend);
-	json_add_str(object, "engine_up", text_engine(up_engine(&conn, &slot)));
-	json_add_str(object, "engine_down", text_engine(down_engine(&conn, &slot)));
-	json_add_int(object, "bytes_up", (int64_t)slot.up_bytes);
-	json_add_int(object, "bytes_down", (int64_t)down);
-	json_add_int(object, "bytes_up_short", (int64_t)slot.short_up_bytes);
-	json_add_int(object, "bytes_down_short", (int64_t)slot.short_bytes);
-	json_add_int(object, "age_ms", (int64_t)age_ms);
+	json_add_str(object, "engine_up", text_engine(up_engine(row)));
+	json_add_str(object, "engine_down", text_engine(down_engine(row)));
+	json_add_int(object, "bytes_up", (int64_t)slot->up_bytes);
+	json_add_int(object, "bytes_down", (int64_t)(slot->down_bytes + slot->short_bytes));
+	json_add_int(object, "bytes_up_short", (int64_t)slot->short_up_bytes);
+	json_add_int(object, "bytes_down_short", (int64_t)slot->short_bytes);
+	json_add_int(object, "age_ms", (int64_t)age_ms(row));
+}
+
+static void add_text(struct table *table, const struct connection_row *row)
+{
+	char client[CMD_ENDPOINT_LEN], backend[CMD_ENDPOINT_LEN], text[TEXT_SIZE_MAX];
+	const struct kkm_slot *slot = &row->slot;
+
+	ends(row, client, backend);
+	table_add(table, TABLE_PLAIN, client);
+	table_add(table, TABLE_BOLD, row->conn.backend.domain);
+	table_add(table, TABLE_PLAIN, backend);
+	table_add(table, up_engine(row) == KKM_RELAY ? TABLE_PLAIN : TABLE_GOOD,
+		  text_engine(up_engine(row)));
+	table_add(table, down_engine(row) == KKM_RELAY ? TABLE_PLAIN : TABLE_GOOD,
+		  text_engine(down_engine(row)));
+	table_add(table, TABLE_PLAIN, text_size(slot->up_bytes, text));
+	table_add(table, TABLE_PLAIN, text_size(slot->down_bytes + slot->short_bytes, text));
+	table_add(table, TABLE_PLAIN, text_age(age_ms(row), text));
+}
+
+static void print_text(const struct config *config, const struct listing *listing)
+{
+	static const struct table_column columns[] = {
+		{ "CLIENT", TABLE_KEEP }, { "DOMAIN", TABLE_KEEP },	  { "BACKEND", TABLE_KEEP },
+		{ "UP", TABLE_KEEP },	  { "DOWN", TABLE_KEEP },	  { "BYTES UP", TABLE_RIGHT },
+		{ "BYTES DOWN", TABLE_RIGHT }, { "AGE", TABLE_RIGHT },
+	};
+	struct table *table = table_new(columns, sizeof(columns) / sizeof(*columns));
+	struct table_screen screen;
+
+	cmd_screen(config, &screen);
+	for (size_t i = 0; i < listing->count; i++)
+		add_text(table, &listing->rows[i]);
+	if (table_is_empty(table)) {
+		table_text(&screen, TABLE_DIM, "no connection to a container is open");
+		fputc('\n', screen.out);
+	}
+	table_print(table, &screen);
+	table_free(&table);
+}
+
+static int print_json(const struct listing *listing)
+{
+	struct json *root = cmd_document(listing->view), *array;
+
+	array = json_add_array(root, "connections");
+	for (size_t i = 0; i < listing->count; i++)
+		add_json(array, &listing->rows[i]);
+	return cmd_print(&root);
 }
 
 int cmd_connections(struct config *config)
 {
 	struct mapview view;
 	struct listing listing = { .view = &view };
-	struct json *root = NULL;
-	struct timespec now;
+	int status = 0;
 
 	if (!cmd_open_maps(config, &view))
 		return 1;
-	clock_gettime(CLOCK_REALTIME, &now);
-	listing.now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-	cmd_note_stale(&view);
-	if (config->json) {
-		root = cmd_document(&view);
-		listing.array = json_add_array(root, "connections");
-	} else {
-		printf("%-26s %-32s %-26s %-7s %-7s %12s %12s %8s\n", "CLIENT", "DOMAIN", "BACKEND",
-		       "UP", "DOWN", "BYTES UP", "BYTES DOWN", "AGE S");
-	}
-	if (mapview_each(&view, "kkm_conns", show, &listing)) {
-		json_free(&root);
+	if (mapview_each(&view, "kkm_conns", add, &listing) || listing.short_of_memory) {
+		free(listing.rows);
 		fprintf(stderr, "the maps in %s cannot be read: try again\n", view.dir);
 		return 1;
 	}
-	return root ? cmd_print(&root) : 0;
+	if (listing.count)
+		qsort(listing.rows, listing.count, sizeof(*listing.rows), compare);
+	cmd_note_stale(&view);
+	if (config->json)
+		status = print_json(&listing);
+	else
+		print_text(config, &listing);
+	free(listing.rows);
+	return status;
 }

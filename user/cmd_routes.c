@@ -2,123 +2,71 @@
 #include "cmd.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-struct backend {
-	struct kkm_backend_key key;
-	struct kkm_backend value;
-};
+#include "routelist.h"
 
-struct rejected {
-	struct kkm_rejected_key key;
-	struct kkm_rejected value;
-};
+#define WATCH_MS 500
+#define SETTLED_MS 1000 /* what is written within a millisecond of what was read is read once more */
 
-struct listing {
-	struct backend *backends;
-	struct rejected *rejected;
-	size_t backend_count, rejected_count;
-	bool short_of_memory;
-};
-
-static void *grown(struct listing *listing, void *array, size_t count, size_t size)
+static void backend_json(struct json *array, const struct routelist_backend *backend)
 {
-	void *out = count & (count - 1) ? array : realloc(array, (count ? count * 2 : 1) * size);
-
-	listing->short_of_memory |= !out;
-	return out ? out : array;
-}
-
-static void add_backend(void *ctx, const void *key, const void *value)
-{
-	struct listing *listing = ctx;
-
-	listing->backends = grown(listing, listing->backends, listing->backend_count,
-				  sizeof(*listing->backends));
-	if (listing->short_of_memory)
-		return;
-	memcpy(&listing->backends[listing->backend_count].key, key, sizeof(struct kkm_backend_key));
-	memcpy(&listing->backends[listing->backend_count++].value, value,
-	       sizeof(struct kkm_backend));
-}
-
-static void add_rejected(void *ctx, const void *key, const void *value)
-{
-	struct listing *listing = ctx;
-
-	listing->rejected = grown(listing, listing->rejected, listing->rejected_count,
-				  sizeof(*listing->rejected));
-	if (listing->short_of_memory)
-		return;
-	memcpy(&listing->rejected[listing->rejected_count].key, key,
-	       sizeof(struct kkm_rejected_key));
-	memcpy(&listing->rejected[listing->rejected_count++].value, value,
-	       sizeof(struct kkm_rejected));
-}
-
-static int compare_backends(const void *a, const void *b)
-{
-	const struct backend *x = a, *y = b;
-	int order = strcmp(x->key.domain, y->key.domain);
-
-	return order ? order : strcmp(x->value.container, y->value.container);
-}
-
-static int compare_rejected(const void *a, const void *b)
-{
-	const struct rejected *x = a, *y = b;
-
-	return strcmp(x->value.container, y->value.container);
-}
-
-static void backend_json(struct json *array, const struct backend *backend)
-{
+	const struct kkm_backend *value = &backend->value;
 	struct json *object = json_append_object(array);
 	char address[INET6_ADDRSTRLEN];
 
-	json_add_str(object, "container", backend->value.container);
-	json_add_str(object, "id", backend->value.id);
+	json_add_str(object, "container", value->container);
+	json_add_str(object, "id", value->id);
+	json_add_str(object, "service", *value->service ? value->service : NULL);
 	json_add_str(object, "address",
 		     cmd_address(backend->key.address, backend->key.address6, address));
 	json_add_int(object, "port", backend->key.port);
-	json_add_str(object, "state", text_state(backend->value.state));
-	json_add_str(object, "owner", text_owner(backend->value.owner));
-	json_add_bool(object, "tls", backend->value.tls_port);
-	if (backend->value.tls_port)
-		json_add_int(object, "tls_port", backend->value.tls_port);
-	if (backend->value.proxy_protocol)
-		json_add_int(object, "proxy_protocol", backend->value.proxy_protocol);
-	json_add_str(object, "description", backend->value.description);
+	json_add_str(object, "state", text_state(value->state));
+	json_add_str(object, "owner", text_owner(value->owner));
+	json_add_str(object, "via", value->via);
+	json_add_bool(object, "tls", value->tls_port);
+	if (value->tls_port)
+		json_add_int(object, "tls_port", value->tls_port);
+	if (value->proxy_protocol)
+		json_add_int(object, "proxy_protocol", value->proxy_protocol);
+	if (value->no_sockmap)
+		json_add_bool(object, "no_sockmap", true);
+	json_add_str(object, "description", value->description);
 }
 
-static void routes_json(struct json *root, const struct listing *listing)
+static void routes_json(struct json *root, const struct routelist *list)
 {
-	struct json *routes = json_add_array(root, "routes"), *backends = NULL;
+	struct json *routes = json_add_array(root, "routes");
+	size_t count;
 
-	for (size_t i = 0; i < listing->backend_count; i++) {
-		const struct backend *backend = &listing->backends[i];
+	for (size_t i = 0; i < list->backend_count; i += count) {
+		const struct routelist_backend *pool = &list->backends[i];
+		struct json *route = json_append_object(routes), *backends;
 
-		if (!i || strcmp(backend->key.domain, backend[-1].key.domain)) {
-			struct json *route = json_append_object(routes);
-
-			json_add_str(route, "domain", backend->key.domain);
-			json_add_str(route, "owner", text_owner(backend->value.owner));
-			backends = json_add_array(route, "backends");
-		}
-		backend_json(backends, backend);
+		count = routelist_pool(list, i);
+		json_add_str(route, "domain", pool->key.domain);
+		json_add_str(route, "owner", text_owner(pool->value.owner));
+		json_add_str(route, "state", text_state(routelist_state(pool, count)));
+		backends = json_add_array(route, "backends");
+		for (size_t j = 0; j < count; j++)
+			backend_json(backends, &pool[j]);
 	}
 }
 
-static void refusals_json(struct json *root, const struct listing *listing)
+static void refusals_json(struct json *root, const struct routelist *list)
 {
 	struct json *arrays[] = {
 		[KKM_REJECTED] = json_add_array(root, "rejected"),
 		[KKM_CONFLICT] = json_add_array(root, "conflicts"),
 	};
 
-	for (size_t i = 0; i < listing->rejected_count; i++) {
-		const struct rejected *rejected = &listing->rejected[i];
+	for (size_t i = 0; i < list->rejected_count; i++) {
+		const struct routelist_rejected *rejected = &list->rejected[i];
 		struct json *object = json_append_object(arrays[rejected->value.refusal]);
 
 		json_add_str(object, "container", rejected->value.container);
@@ -126,93 +74,271 @@ static void refusals_json(struct json *root, const struct listing *listing)
 		json_add_str(object, "domain", *rejected->key.domain ? rejected->key.domain : NULL);
 		json_add_str(object, "label", rejected->value.label);
 		json_add_str(object, "reason", rejected->value.reason);
+		if (*rejected->value.wanted)
+			json_add_str(object, "wanted", rejected->value.wanted);
 	}
 }
 
-/* What somebody else wrote may hold anything; a terminal shall not obey it. */
-static void print_clean(const char *text)
+static void print_routes(const struct routelist *list, const struct table_screen *screen)
 {
-	for (const unsigned char *p = (const unsigned char *)text; *p; p++)
-		putchar(*p < 0x20 || *p == 0x7f ? '?' : *p);
-}
+	static const struct table_column columns[] = {
+		{ "DOMAIN", TABLE_KEEP }, { "CONTAINER", TABLE_KEEP }, { "SERVICE", TABLE_KEEP },
+		{ "ADDRESS", TABLE_KEEP }, { "STATE", TABLE_KEEP },    { "OWNER", TABLE_KEEP },
+		{ "VIA", TABLE_CUT },	   { "DESCRIPTION", TABLE_CUT },
+	};
+	struct table *table = table_new(columns, sizeof(columns) / sizeof(*columns));
 
-static void print_text(const struct listing *listing)
-{
-	size_t width = strlen("DOMAIN"), container_width = strlen("CONTAINER");
-
-	for (size_t i = 0; i < listing->backend_count; i++) {
-		const struct backend *backend = &listing->backends[i];
-
-		if (strlen(backend->key.domain) > width)
-			width = strlen(backend->key.domain);
-		if (strlen(backend->value.container) > container_width)
-			container_width = strlen(backend->value.container);
-	}
-	printf("%-*s  %-*s  %-28s  %-9s  %-7s  %s\n", (int)width, "DOMAIN", (int)container_width,
-	       "CONTAINER", "ADDRESS", "STATE", "OWNER", "DESCRIPTION");
-	for (size_t i = 0; i < listing->backend_count; i++) {
-		const struct backend *backend = &listing->backends[i];
+	for (size_t i = 0; i < list->backend_count; i++) {
+		const struct routelist_backend *backend = &list->backends[i];
+		const struct kkm_backend *value = &backend->value;
 		bool again = i && !strcmp(backend->key.domain, backend[-1].key.domain);
-		char host[INET6_ADDRSTRLEN], address[INET6_ADDRSTRLEN + 8];
+		char address[CMD_ENDPOINT_LEN];
 
-		cmd_address(backend->key.address, backend->key.address6, host);
-		snprintf(address, sizeof(address), strchr(host, ':') ? "[%s]:%u" : "%s:%u", host,
-			 backend->key.port);
-		printf("%-*s  %-*s  %-28s  %-9s  %-7s  ", (int)width,
-		       again ? "" : backend->key.domain, (int)container_width,
-		       backend->value.container, address, text_state(backend->value.state),
-		       text_owner(backend->value.owner));
-		print_clean(backend->value.description);
-		putchar('\n');
+		table_add(table, TABLE_BOLD, again ? "" : backend->key.domain);
+		table_add(table, TABLE_PLAIN, value->container);
+		table_add(table, TABLE_PLAIN, value->service);
+		table_add(table, TABLE_PLAIN,
+			  cmd_endpoint(backend->key.address, backend->key.address6,
+				       backend->key.port, address));
+		table_add(table, cmd_state_style(value->state), text_state(value->state));
+		table_add(table, TABLE_PLAIN, text_owner(value->owner));
+		table_add(table, TABLE_DIM, value->via);
+		table_add(table, TABLE_PLAIN, value->description);
 	}
-	for (size_t i = 0; i < listing->rejected_count; i++) {
-		const struct rejected *rejected = &listing->rejected[i];
+	if (table_is_empty(table)) {
+		table_text(screen, TABLE_DIM, "no domain is routed");
+		fputc('\n', screen->out);
+	}
+	table_print(table, screen);
+	table_free(&table);
+}
 
-		printf("%s: container ", rejected->value.refusal == KKM_CONFLICT ? "conflict"
-										 : "rejected");
-		print_clean(rejected->value.container);
-		if (*rejected->key.domain)
-			printf(", domain %s", rejected->key.domain);
-		printf(": ");
-		print_clean(rejected->value.label);
-		printf(*rejected->value.label ? " " : "");
-		print_clean(rejected->value.reason);
-		putchar('\n');
+static void print_refusals(const struct routelist *list, enum kkm_refusal refusal,
+			   const struct table_screen *screen)
+{
+	static const struct table_column columns[] = { { "CONTAINER", TABLE_KEEP },
+						       { "DOMAIN", TABLE_KEEP },
+						       { "REASON", TABLE_WRAP } };
+	struct table *table = table_new(columns, 3);
+
+	for (size_t i = 0; i < list->rejected_count; i++) {
+		const struct routelist_rejected *rejected = &list->rejected[i];
+
+		if (rejected->value.refusal != refusal)
+			continue;
+		table_add(table, TABLE_PLAIN, rejected->value.container);
+		table_add(table, TABLE_PLAIN, rejected->key.domain);
+		table_addf(table, TABLE_PLAIN, "%s%s%s", rejected->value.label,
+			   *rejected->value.label ? " " : "", rejected->value.reason);
 	}
+	if (!table_is_empty(table)) {
+		fputc('\n', screen->out);
+		table_text(screen, TABLE_BAD,
+			   refusal == KKM_CONFLICT ? "conflicts: another container has the domain"
+						   : "rejected: not routed until its labels are right");
+		fputc('\n', screen->out);
+		table_print(table, screen);
+	}
+	table_free(&table);
+}
+
+static int print_json(const struct mapview *view, const struct routelist *list, bool pretty)
+{
+	struct json *root = cmd_document(view);
+	char *text;
+
+	json_add_bool(root, "running", view && !view->stale);
+	routes_json(root, list);
+	refusals_json(root, list);
+	if (pretty)
+		return cmd_print(&root);
+	text = json_print(root, false);
+	if (text)
+		puts(text);
+	json_free(&root);
+	free(text);
+	return text && !fflush(stdout) ? 0 : 1;
+}
+
+static void print_text(const struct config *config, const struct routelist *list)
+{
+	struct table_screen screen;
+
+	cmd_screen(config, &screen);
+	print_routes(list, &screen);
+	print_refusals(list, KKM_REJECTED, &screen);
+	print_refusals(list, KKM_CONFLICT, &screen);
+}
+
+/* --watch. */
+
+static volatile sig_atomic_t ended, resized;
+
+static void on_signal(int signal_number)
+{
+	if (signal_number == SIGWINCH)
+		resized = 1;
+	else
+		ended = 1;
+}
+
+/* They are taken while it waits, and then only. */
+static void catch_signals(sigset_t *waiting)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	sigset_t blocked;
+
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGINT);
+	sigaddset(&blocked, SIGTERM);
+	sigaddset(&blocked, SIGWINCH);
+	sigprocmask(SIG_BLOCK, &blocked, waiting);
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGWINCH, &action, NULL);
+	sigdelset(waiting, SIGINT);
+	sigdelset(waiting, SIGTERM);
+	sigdelset(waiting, SIGWINCH);
+}
+
+enum presence { UNKNOWN, GONE, STALE, RUNNING };
+
+struct watch {
+	struct mapview view;
+	struct routelist list;
+	enum presence presence;
+	bool shown;
+};
+
+static bool same_list(const struct routelist *a, const struct routelist *b)
+{
+	return a->backend_count == b->backend_count && a->rejected_count == b->rejected_count &&
+	       (!a->backend_count ||
+		!memcmp(a->backends, b->backends, a->backend_count * sizeof(*a->backends))) &&
+	       (!a->rejected_count ||
+		!memcmp(a->rejected, b->rejected, a->rejected_count * sizeof(*a->rejected)));
+}
+
+static void show(const struct config *config, const struct watch *watch)
+{
+	static const char *const states[] = {
+		[GONE] = "not running: waiting for an agent",
+		[STALE] = "stale: the agent has gone without stopping; waiting for another",
+		[RUNNING] = "running",
+	};
+	bool terminal = cmd_is_terminal();
+	char text[TEXT_TIME_MAX];
+
+	if (config->json) {
+		print_json(watch->presence == GONE ? NULL : &watch->view, &watch->list, false);
+		return;
+	}
+	if (terminal)
+		fputs("\033[H\033[2J\033[3J", stdout);
+	printf("%s; as of %s%s\n\n", states[watch->presence],
+	       text_time((__u64)time(NULL) * 1000, text), terminal ? "; ^C ends" : "");
+	print_text(config, &watch->list);
+	if (!terminal)
+		putchar('\n');
+	fflush(stdout);
+}
+
+/* False where what was read before is still so, as far as kkm_meta tells. */
+static bool is_due(const struct watch *watch, const struct mapview *view, enum presence presence)
+{
+	__u64 now_ms = (__u64)time(NULL) * 1000;
+
+	return presence != watch->presence || view->meta.written_ms != watch->view.meta.written_ms ||
+	       view->meta.pid != watch->view.meta.pid ||
+	       now_ms < view->meta.written_ms + SETTLED_MS + 1000;
+}
+
+/* Look once, and show what is new. 0 or -errno. */
+static int look(const struct config *config, struct watch *watch)
+{
+	struct mapview view = { .stale = false };
+	struct routelist list = { .backend_count = 0 };
+	enum presence presence;
+	int err = mapview_open(config->bpf_dir, &view);
+
+	if (err && err != -ENOENT)
+		return err;
+	presence = err ? GONE : view.stale ? STALE : RUNNING;
+	if (watch->shown && !resized && !is_due(watch, &view, presence))
+		return 0;
+	/* an agent that starts or stops has some of its maps pinned only */
+	if (presence != GONE && routelist_read(&view, &list))
+		return 0;
+	watch->view = view;
+	if (!watch->shown || resized || presence != watch->presence ||
+	    !same_list(&list, &watch->list)) {
+		routelist_free(&watch->list);
+		watch->list = list;
+		watch->presence = presence;
+		watch->shown = true;
+		resized = 0;
+		show(config, watch);
+	} else {
+		routelist_free(&list);
+	}
+	return 0;
+}
+
+static bool runs_without_maps(const struct config *config)
+{
+	char why[CMD_WHY_LEN];
+	struct mapview view;
+	struct json *status =
+		mapview_open(config->bpf_dir, &view) == -ENOENT ? cmd_fetch_status(config, why)
+								: NULL;
+	bool runs = status;
+
+	json_free(&status);
+	return runs;
+}
+
+static int watch_routes(const struct config *config)
+{
+	const struct timespec interval = { .tv_nsec = WATCH_MS * 1000000L };
+	struct watch watch = { .presence = UNKNOWN };
+	sigset_t waiting;
+	int err = 0;
+
+	if (runs_without_maps(config)) {
+		cmd_open_maps(config, &watch.view);
+		return 1;
+	}
+	catch_signals(&waiting);
+	while (!ended && !err && !ferror(stdout)) {
+		err = look(config, &watch);
+		if (!err)
+			ppoll(NULL, 0, &interval, &waiting);
+	}
+	routelist_free(&watch.list);
+	if (err)
+		cmd_open_maps(config, &watch.view); /* which says what is wrong */
+	return err || ferror(stdout) ? 1 : 0;
 }
 
 int cmd_routes(struct config *config)
 {
-	struct listing listing = { 0 };
+	struct routelist list;
 	struct mapview view;
-	struct json *root;
 	int status = 0;
 
+	if (config->watch)
+		return watch_routes(config);
 	if (!cmd_open_maps(config, &view))
 		return 1;
-	if (mapview_each(&view, "kkm_backends", add_backend, &listing) ||
-	    mapview_each(&view, "kkm_rejected", add_rejected, &listing) ||
-	    listing.short_of_memory) {
+	if (routelist_read(&view, &list)) {
 		fprintf(stderr, "the maps in %s cannot be read whole: try again\n", view.dir);
-		status = 1;
-	} else {
-		if (listing.backend_count)
-			qsort(listing.backends, listing.backend_count, sizeof(*listing.backends),
-			      compare_backends);
-		if (listing.rejected_count)
-			qsort(listing.rejected, listing.rejected_count, sizeof(*listing.rejected),
-			      compare_rejected);
-		cmd_note_stale(&view);
-		if (config->json) {
-			root = cmd_document(&view);
-			routes_json(root, &listing);
-			refusals_json(root, &listing);
-			status = cmd_print(&root);
-		} else {
-			print_text(&listing);
-		}
+		return 1;
 	}
-	free(listing.backends);
-	free(listing.rejected);
+	cmd_note_stale(&view);
+	if (config->json)
+		status = print_json(&view, &list, true);
+	else
+		print_text(config, &list);
+	routelist_free(&list);
 	return status;
 }

@@ -1,85 +1,104 @@
 // SPDX-License-Identifier: MIT
 #include "cmd.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+static enum table_style style_of(bool good)
+{
+	return good ? TABLE_GOOD : TABLE_BAD;
+}
 
-#include "http.h"
+static void add_agent(struct table *table, const struct json *root)
+{
+	const char *reason = json_str(root, "engine_reason", NULL);
 
-static void print_routes_file(const struct json *file)
+	table_add(table, TABLE_DIM, "agent");
+	table_add(table, style_of(json_flag(root, "ready")), json_str(root, "state", "?"));
+	table_addf(table, TABLE_PLAIN, "pid %lld, version %s, since %s",
+		   (long long)json_int(root, "pid", 0), json_str(root, "version", "?"),
+		   json_str(root, "since", "?"));
+	table_add(table, TABLE_DIM, "datapath");
+	table_add(table, TABLE_PLAIN, json_str(root, "engine", "?"));
+	table_addf(table, TABLE_PLAIN, "--datapath %s, %lld workers%s%s",
+		   json_str(root, "datapath", "?"), (long long)json_int(root, "workers", 0),
+		   reason ? "; " : "", reason ? reason : "");
+}
+
+static void add_docker(struct table *table, const struct json *docker)
+{
+	const char *error = json_str(docker, "error", NULL);
+	bool connected = json_flag(docker, "connected");
+
+	table_add(table, TABLE_DIM, "docker");
+	if (!json_flag(docker, "enabled")) {
+		table_add(table, TABLE_PLAIN, "disabled");
+		table_add(table, TABLE_PLAIN, "");
+		return;
+	}
+	table_add(table, style_of(connected), connected ? "connected" : "not connected");
+	table_addf(table, TABLE_PLAIN, "since %s%s%s%s%s", json_str(docker, "since", "the start"),
+		   error ? ": " : "", error ? error : "", connected ? ", API " : "",
+		   connected ? json_str(docker, "api_version", "") : "");
+}
+
+static void add_routes_file(struct table *table, const struct json *file)
 {
 	const char *error = json_str(file, "error", NULL);
 
-	if (json_is_object(file))
-		printf("routes file  %s: %lld routes%s since %s%s%s\n", json_str(file, "path", "?"),
-		       (long long)json_int(file, "routes", 0), error ? "; not taken" : "",
-		       json_str(file, "since", "?"), error ? ": " : "", error ? error : "");
+	if (!json_is_object(file))
+		return;
+	table_add(table, TABLE_DIM, "routes file");
+	table_addf(table, style_of(!error), "%lld routes%s", (long long)json_int(file, "routes", 0),
+		   error ? "; not taken" : "");
+	table_addf(table, TABLE_PLAIN, "%s since %s%s%s", json_str(file, "path", "?"),
+		   json_str(file, "since", "?"), error ? ": " : "", error ? error : "");
 }
 
-static void print_text(const struct json *root)
+static void add_counts(struct table *table, const struct json *counts)
 {
-	const struct json *docker = json_get(root, "docker"), *counts = json_get(root, "counts");
-	const char *error = json_str(docker, "error", NULL);
-	bool enabled = json_flag(docker, "enabled"), connected = json_flag(docker, "connected");
+	long long rejected = (long long)json_int(counts, "rejected", 0);
 
-	printf("agent        %s, pid %lld, version %s, since %s\n", json_str(root, "state", "?"),
-	       (long long)json_int(root, "pid", 0), json_str(root, "version", "?"),
-	       json_str(root, "since", "?"));
-	printf("datapath     %s (--datapath %s), %lld workers\n", json_str(root, "engine", "?"),
-	       json_str(root, "datapath", "?"), (long long)json_int(root, "workers", 0));
-	if (!enabled)
-		printf("docker       disabled\n");
-	else
-		printf("docker       %s since %s%s%s%s%s\n",
-		       connected ? "connected" : "not connected",
-		       json_str(docker, "since", "the start"), error ? ": " : "",
-		       error ? error : "", connected ? ", API " : "",
-		       connected ? json_str(docker, "api_version", "") : "");
-	print_routes_file(json_get(root, "routes_file"));
-	printf("control      not part of this version\n");
-	printf("routes       %lld to %lld backends, %lld rejected\n",
-	       (long long)json_int(counts, "routes", 0), (long long)json_int(counts, "backends", 0),
-	       (long long)json_int(counts, "rejected", 0));
-	printf("connections  %lld now, %lld in all, %lld requests\n",
-	       (long long)json_int(counts, "connections", 0),
-	       (long long)json_int(counts, "connections_accepted", 0),
-	       (long long)json_int(counts, "requests", 0));
+	table_add(table, TABLE_DIM, "routes");
+	table_addf(table, TABLE_PLAIN, "%lld", (long long)json_int(counts, "routes", 0));
+	table_addf(table, rejected ? TABLE_DOUBTFUL : TABLE_PLAIN, "to %lld backends, %lld rejected",
+		   (long long)json_int(counts, "backends", 0), rejected);
+	table_add(table, TABLE_DIM, "connections");
+	table_addf(table, TABLE_PLAIN, "%lld now", (long long)json_int(counts, "connections", 0));
+	table_addf(table, TABLE_PLAIN, "%lld in all, %lld requests",
+		   (long long)json_int(counts, "connections_accepted", 0),
+		   (long long)json_int(counts, "requests", 0));
+}
+
+static void print_text(const struct config *config, const struct json *root)
+{
+	static const struct table_column columns[] = { { NULL, TABLE_KEEP },
+						       { NULL, TABLE_KEEP },
+						       { NULL, TABLE_WRAP } };
+	struct table *table = table_new(columns, 3);
+	struct table_screen screen;
+
+	add_agent(table, root);
+	add_docker(table, json_get(root, "docker"));
+	add_routes_file(table, json_get(root, "routes_file"));
+	table_add(table, TABLE_DIM, "control");
+	table_add(table, TABLE_PLAIN, "not part of this version");
+	table_add(table, TABLE_PLAIN, "");
+	add_counts(table, json_get(root, "counts"));
+	cmd_screen(config, &screen);
+	table_print(table, &screen);
+	table_free(&table);
 }
 
 int cmd_status(struct config *config)
 {
-	char path[512], *body = NULL;
-	struct json *root;
-	long status = 0;
-	int err;
+	char why[CMD_WHY_LEN];
+	struct json *root = cmd_fetch_status(config, why);
 
-	snprintf(path, sizeof(path), "%s/admin.sock", config->run_dir);
-	if (!access(path, F_OK) && access(path, W_OK)) {
-		fprintf(stderr, "%s cannot be used: run this as root\n", path);
-		return 1;
-	}
-	err = http_fetch("http://agent/status", path, 5000, &body, &status);
-	if (err == -ETIMEDOUT) {
-		fprintf(stderr, "the agent does not answer on %s: see its log\n", path);
-		return 1;
-	}
-	if (err) {
-		fprintf(stderr, "not running: nobody answers on %s; start `kakuremichi-agent run`, or "
-				"name its --run-dir\n", path);
-		return 1;
-	}
-	root = json_parse(body, strlen(body));
-	free(body);
-	if (status != 200 || !root) {
-		json_free(&root);
-		fprintf(stderr, "%s is not an agent's of this version\n", path);
+	if (!root) {
+		fprintf(stderr, "%s\n", why);
 		return 1;
 	}
 	if (config->json)
 		return cmd_print(&root);
-	print_text(root);
+	print_text(config, root);
 	json_free(&root);
 	return 0;
 }

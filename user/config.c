@@ -22,13 +22,14 @@ static const char *const requests_names[] = {
 };
 
 struct option {
-	const char *env;
+	const char *env; /* NULL: of `command` flags */
 	const char *flag; /* without the dashes */
 	const char *standard;
 	const char *meaning;
 	/* 0, or -EINVAL with *expected saying what would be right */
 	int (*set)(struct config *config, size_t member, const char *value, const char **expected);
 	size_t member;
+	unsigned int command; /* CONFIG_JSON …, where not every command takes it */
 };
 
 static int set_text(struct config *config, size_t member, const char *value, const char **expected)
@@ -54,6 +55,16 @@ static int set_bool(struct config *config, size_t member, const char *value, con
 	}
 	*expected = "true or false";
 	return -EINVAL;
+}
+
+/* A flag without a value. */
+static int set_switch(struct config *config, size_t member, const char *value,
+		      const char **expected)
+{
+	(void)value;
+	(void)expected;
+	*(bool *)((char *)config + member) = true;
+	return 0;
 }
 
 static int set_number(struct config *config, size_t member, const char *value, uint64_t max,
@@ -133,6 +144,15 @@ static int set_requests(struct config *config, size_t member, const char *value,
 {
 	*expected = "auto, on or off";
 	return set_word(config, member, value, requests_names, REQUESTS_OFF + 1);
+}
+
+static int set_color(struct config *config, size_t member, const char *value,
+		     const char **expected)
+{
+	static const char *const words[] = { "auto", "always", "never" };
+
+	*expected = "auto, always or never";
+	return set_word(config, member, value, words, COLOR_NEVER + 1);
 }
 
 static int set_log_level(struct config *config, size_t member, const char *value,
@@ -341,13 +361,14 @@ static int set_control(struct config *config, size_t member, const char *value,
 }
 
 #define DOCKER_SOCKET_STANDARD "/var/run/docker.sock"
-#define MEMBER(name) offsetof(struct config, name)
+#define MEMBER(name) offsetof(struct config, name), 0
+#define MEMBER_OF(name, command) offsetof(struct config, name), command
 
 static const struct option options[] = {
 	{ "DOCKER_ENABLED", "docker-enabled", "true", "discover containers", set_bool,
 	  MEMBER(docker_enabled) },
 	{ "DOCKER_SOCKET", "docker-socket", DOCKER_SOCKET_STANDARD,
-	  "the Docker Engine's socket; where unset, DOCKER_HOST is honoured", set_docker, 0 },
+	  "the Docker Engine's socket; where unset, DOCKER_HOST is honoured", set_docker, 0, 0 },
 	{ "CONTROL_URL", "control-url", "", "ws:// or wss:// address of Control", set_control,
 	  MEMBER(control_url) },
 	{ "API_KEY", "api-key", "", "the agent's key at Control", set_text, MEMBER(api_key) },
@@ -398,6 +419,12 @@ static const struct option options[] = {
 	{ "KAKUREMICHI_MAX_ROUTES", "max-routes", "16384",
 	  "size of kkm_routes and kkm_backends; a route too many is rejected", set_routes,
 	  MEMBER(max_routes) },
+	{ NULL, "json", "", "one JSON document", set_switch, MEMBER_OF(json, CONFIG_JSON) },
+	{ NULL, "color", "auto", "auto (on a terminal, unless NO_COLOR is set), always or never",
+	  set_color, MEMBER_OF(color, CONFIG_COLOR) },
+	{ NULL, "watch", "", "show it again whenever it changes, until ^C", set_switch,
+	  MEMBER_OF(watch, CONFIG_WATCH) },
+	{ NULL, "help", "", "this text", set_switch, MEMBER(help) },
 };
 
 #define OPTIONS (sizeof(options) / sizeof(*options))
@@ -432,7 +459,7 @@ static int set_from_environment(struct config *config, const char *(*env)(const 
 				char error[CONFIG_ERROR_LEN])
 {
 	for (size_t i = 0; i < OPTIONS; i++) {
-		const char *value = env(options[i].env);
+		const char *value = options[i].env ? env(options[i].env) : NULL;
 		int err;
 
 		if (!value || !*value)
@@ -463,14 +490,6 @@ static int set_from_flag(struct config *config, int argc, char *const *argv, int
 	char source[64];
 	const char *value;
 
-	if (!strcmp(flag, "json") || !strcmp(flag, "help")) {
-		*(*flag == 'j' ? &config->json : &config->help) = true;
-		return 0;
-	}
-	if (!option && len == 4 && !strncmp(flag, "json", len)) {
-		snprintf(error, CONFIG_ERROR_LEN, "--json takes no value");
-		return -EINVAL;
-	}
 	if (!option) {
 		snprintf(error, CONFIG_ERROR_LEN,
 			 "unknown option --%.*s: see kakuremichi-agent --help",
@@ -478,6 +497,13 @@ static int set_from_flag(struct config *config, int argc, char *const *argv, int
 		return -EINVAL;
 	}
 	snprintf(source, sizeof(source), "--%s", option->flag);
+	config->given |= option->command;
+	if (option->set == set_switch) {
+		if (!flag[len])
+			return set(config, option, source, "", error);
+		snprintf(error, CONFIG_ERROR_LEN, "--%s takes no value", option->flag);
+		return -EINVAL;
+	}
 	if (flag[len] == '=') {
 		value = flag + len + 1;
 	} else if (*at < argc) {
@@ -551,12 +577,23 @@ int config_parse(struct config *config, int argc, char *const *argv,
 	return one_line(err, error);
 }
 
+const char *config_unexpected(const struct config *config, unsigned int flags)
+{
+	for (size_t i = 0; i < OPTIONS; i++) {
+		if (options[i].command & config->given & ~flags)
+			return options[i].flag;
+	}
+	return NULL;
+}
+
 void config_print_help(FILE *out)
 {
 	for (size_t i = 0; i < OPTIONS; i++) {
 		fprintf(out, "  --%-20s %s", options[i].flag, options[i].meaning);
 		if (*options[i].standard)
 			fprintf(out, " [%s]", options[i].standard);
-		fprintf(out, "\n  %-22s %s\n", "", options[i].env);
+		fputc('\n', out);
+		if (options[i].env)
+			fprintf(out, "  %-22s %s\n", "", options[i].env);
 	}
 }

@@ -19,6 +19,7 @@
 #define CONFIG_ERROR_LEN 320
 
 enum config_requests { REQUESTS_AUTO, REQUESTS_ON, REQUESTS_OFF };
+enum config_color { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 enum config_datapath { DATAPATH_AUTO, DATAPATH_RELAY, DATAPATH_SOCKMAP, DATAPATH_HANDOVER };
 extern const char *const config_datapath_names[DATAPATH_HANDOVER + 1];
 
@@ -65,8 +66,12 @@ struct config {
 	unsigned int max_connections; /* 0: from RLIMIT_NOFILE */
 	unsigned int max_legs;	      /* to containers, above which idle ones are closed; computed */
 	unsigned int max_routes;
-	bool json; /* of the noun commands */
+	const char *operand; /* what stands behind the command's name */
+	enum config_color color;
+	bool json;
+	bool watch;
 	bool help;
+	unsigned int given; /* of CONFIG_JSON … */
 };
 
 /*
@@ -82,5 +87,12 @@ bool config_cidrs_match(const struct config_cidrs *cidrs, const struct sockaddr_
 
 /* The table as help text. */
 void config_print_help(FILE *out);
+
+/* Flags that belong to some commands only; they have no environment variable. */
+#define CONFIG_JSON 1u
+#define CONFIG_COLOR 2u
+#define CONFIG_WATCH 4u
+/* The name of one that was given and is not among these, or NULL. */
+const char *config_unexpected(const struct config *config, unsigned int flags);
 
 #endif

@@ -544,6 +544,7 @@ static void set_backend(struct kkm_backend *out, const struct route_backend *bac
 	snprintf(out->description, sizeof(out->description), "%s", backend->description);
 	snprintf(out->service, sizeof(out->service), "%s", backend->service);
 	snprintf(out->via, sizeof(out->via), "%s", backend->via);
+	out->no_sockmap = backend->no_sockmap;
 }
 
 static void delete_routes(struct datapath *datapath, const struct route_table *previous,
@@ -670,6 +671,7 @@ static void write_rejected(struct datapath *datapath, const struct route_table *
 		snprintf(value.container, sizeof(value.container), "%s", rejected->name);
 		snprintf(value.label, sizeof(value.label), "%s", rejected->label);
 		snprintf(value.reason, sizeof(value.reason), "%s", rejected->reason);
+		snprintf(value.wanted, sizeof(value.wanted), "%s", rejected->wanted);
 		bpf_map_update_elem(bpf_map__fd(datapath->skel->maps.kkm_rejected), &key, &value,
 				    BPF_ANY);
 	}

@@ -298,6 +298,29 @@ static int finish(struct services *services, struct labels_error *error)
 	return 0;
 }
 
+/* Is it kakuremichi.domain, or a service's? */
+static bool names_domains(const char *key)
+{
+	const char *dot = strrchr(key, '.');
+
+	return !strncmp(key, PREFIX, PREFIX_LEN) && dot && !strcmp(dot, ".domain");
+}
+
+/* For whoever wonders why a domain does not answer; cut where it is longer. */
+static void set_wanted(const struct json *object, struct labels_error *error)
+{
+	size_t len = 0;
+
+	json_each(label, object) {
+		const char *value = json_text(label);
+
+		if (!names_domains(json_name(label)) || !value || len >= sizeof(error->wanted))
+			continue;
+		len += (size_t)snprintf(error->wanted + len, sizeof(error->wanted) - len, "%s%s",
+					len ? "," : "", value);
+	}
+}
+
 int labels_parse(const struct json *object, struct labels **out, unsigned int *count,
 		 struct labels_error *error)
 {
@@ -320,6 +343,7 @@ int labels_parse(const struct json *object, struct labels **out, unsigned int *c
 	if (!err)
 		err = finish(&services, error);
 	if (err) {
+		set_wanted(object, error);
 		free(services.list);
 		return err;
 	}

@@ -34,6 +34,7 @@ struct labels {
 struct labels_error {
 	char label[KKM_NAME_LEN];
 	char reason[KKM_REASON_LEN];
+	char wanted[KKM_DOMAIN_LEN]; /* the domains of all labels, as they are written, with commas */
 };
 
 /*

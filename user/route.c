@@ -364,11 +364,28 @@ static int add_domain(struct build *build, const struct route_source *source, co
 	return add_backend((struct route *)known, source, build->previous);
 }
 
+static int reject_whole(struct route_table *table, const struct route_source *source)
+{
+	const struct labels *labels = &source->labels;
+	int err = reject(table, source, KKM_REJECTED, "", source->error.label,
+			 source->error.reason);
+	char *wanted = err ? NULL : table->rejected[table->rejected_count - 1].wanted;
+	size_t len = 0;
+
+	if (err)
+		return err;
+	memcpy(wanted, source->error.wanted, sizeof(source->error.wanted));
+	/* good labels, but no address */
+	for (unsigned int i = 0; i < labels->domain_count && len < KKM_DOMAIN_LEN; i++)
+		len += (size_t)snprintf(wanted + len, KKM_DOMAIN_LEN - len, "%s%s", len ? "," : "",
+					labels->domains[i]);
+	return 0;
+}
+
 static int add_source(struct build *build, const struct route_source *source)
 {
 	if (*source->error.reason)
-		return reject(build->table, source, KKM_REJECTED, "", source->error.label,
-			      source->error.reason);
+		return reject_whole(build->table, source);
 	for (unsigned int i = 0; i < source->labels.domain_count; i++) {
 		int err = add_domain(build, source, source->labels.domains[i]);
 

@@ -74,6 +74,7 @@ struct route_rejected {
 	char domain[HOSTNAME_MAX + 1]; /* empty: the container as a whole */
 	char label[KKM_NAME_LEN];
 	char reason[KKM_REASON_LEN];
+	char wanted[KKM_DOMAIN_LEN]; /* see struct labels_error */
 };
 
 struct route_table {

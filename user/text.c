@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "text.h"
 
+#include <stdio.h>
 #include <time.h>
 
 const char *text_state(enum kkm_state state)
@@ -42,5 +43,37 @@ const char *text_time(__u64 ms, char out[TEXT_TIME_MAX])
 
 	gmtime_r(&seconds, &utc);
 	strftime(out, TEXT_TIME_MAX, "%Y-%m-%dT%H:%M:%SZ", &utc);
+	return out;
+}
+
+const char *text_size(__u64 bytes, char out[TEXT_SIZE_MAX])
+{
+	static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double value = (double)bytes / 1024;
+	int unit = 0;
+
+	if (bytes < 1000) {
+		snprintf(out, TEXT_SIZE_MAX, "%llu B", bytes);
+		return out;
+	}
+	/* "1000.0 KiB" is one digit too many */
+	for (; value >= 999.95 && unit < 5; unit++)
+		value /= 1024;
+	snprintf(out, TEXT_SIZE_MAX, "%.1f %s", value, units[unit]);
+	return out;
+}
+
+const char *text_age(__u64 ms, char out[TEXT_SIZE_MAX])
+{
+	__u64 seconds = ms / 1000;
+
+	if (ms < 60000)
+		snprintf(out, TEXT_SIZE_MAX, "%llu.%llu s", seconds, ms / 100 % 10);
+	else if (seconds < 3600)
+		snprintf(out, TEXT_SIZE_MAX, "%llum %02llus", seconds / 60, seconds % 60);
+	else if (seconds < 86400)
+		snprintf(out, TEXT_SIZE_MAX, "%lluh %02llum", seconds / 3600, seconds / 60 % 60);
+	else
+		snprintf(out, TEXT_SIZE_MAX, "%llud %02lluh", seconds / 86400, seconds / 3600 % 24);
 	return out;
 }
