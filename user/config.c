@@ -420,7 +420,7 @@ static const struct option options[] = {
 	  "size of kkm_routes and kkm_backends; a route too many is rejected", set_routes,
 	  MEMBER(max_routes) },
 	{ NULL, "json", "", "one JSON document", set_switch, MEMBER_OF(json, CONFIG_JSON) },
-	{ NULL, "color", "auto", "auto (on a terminal, unless NO_COLOR is set), always or never",
+	{ NULL, "color", "auto", "when to use colours: auto, always or never",
 	  set_color, MEMBER_OF(color, CONFIG_COLOR) },
 	{ NULL, "watch", "", "show it again whenever it changes, until ^C", set_switch,
 	  MEMBER_OF(watch, CONFIG_WATCH) },
