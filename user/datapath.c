@@ -71,6 +71,19 @@ static uint64_t realtime_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* The kernel is asked by loading a tiny program, or making a tiny map, of the kind. */
+bool datapath_has_sockmap(void)
+{
+	return libbpf_probe_bpf_map_type(BPF_MAP_TYPE_SOCKHASH, NULL) == 1 &&
+	       libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SK_MSG, NULL) == 1;
+}
+
+bool datapath_has_cgroup_programs(void)
+{
+	return libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SOCK_OPS, NULL) == 1 &&
+	       libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_CGROUP_SKB, NULL) == 1;
+}
+
 const char *datapath_library_version(void)
 {
 	return libbpf_version_string();

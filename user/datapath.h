@@ -90,6 +90,9 @@ bool datapath_is_cgroup2(const char *path);
 bool datapath_on_bpffs(const char *bpf_dir);
 /* 0 or -errno; mounts bpffs where /sys/fs/bpf is meant and there is none. */
 int datapath_need_bpffs(const char *bpf_dir, char why[DATAPATH_WHY_LEN]);
+/* Does this kernel have what the programs are made of? Not known without the capabilities: false. */
+bool datapath_has_sockmap(void);
+bool datapath_has_cgroup_programs(void);
 const char *datapath_library_version(void);
 
 #endif
