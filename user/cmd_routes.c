@@ -134,8 +134,7 @@ static void print_refusals(const struct routelist *list, enum kkm_refusal refusa
 	if (!table_is_empty(table)) {
 		fputc('\n', screen->out);
 		table_text(screen, TABLE_BAD,
-			   refusal == KKM_CONFLICT ? "conflicts: another container has the domain"
-						   : "rejected: not routed until its labels are right");
+			   refusal == KKM_CONFLICT ? "conflicts:" : "rejected:");
 		fputc('\n', screen->out);
 		table_print(table, screen);
 	}
