@@ -481,7 +481,7 @@ static void choose_engine(struct agent *agent)
 	agent->shared.engine = KKM_RELAY;
 	if (wanted == DATAPATH_HANDOVER)
 		log_warn("The handover engine is not part of this version: using relay", NULL);
-	set_reason(agent, "--datapath %s asks for it%s", config_datapath_names[wanted],
+	set_reason(agent, "asked for by --datapath %s%s", config_datapath_names[wanted],
 		   wanted == DATAPATH_HANDOVER ? ", and the engine handover is not part of this version"
 					       : "");
 	if (wanted == DATAPATH_RELAY || wanted == DATAPATH_HANDOVER)

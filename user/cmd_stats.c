@@ -20,7 +20,7 @@ static const struct {
 } groups[] = {
 	{ "clients", { "connections_", "accept_", "tls_", "proxy_" } },
 	{ "requests", { "requests", "other_", "upgrades", "legs_reused", "responses_" } },
-	{ "answers of the agent's own, and failures", { "answers_" } },
+	{ "answers of its own", { "answers_" } },
 	{ "containers", { "upstream_", "legs_", "table_" } },
 	{ "bytes by the agent", { "relay_", "splice_" } },
 	{ "the short way", { "sockmap_", "short_", "passed_", "held_", "promises_" } },

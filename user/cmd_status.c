@@ -8,7 +8,7 @@ static enum table_style style_of(bool good)
 
 static void add_agent(struct table *table, const struct json *root)
 {
-	const char *reason = json_str(root, "engine_reason", NULL);
+	const char *reason = json_str(root, "engine_reason", "");
 
 	table_add(table, TABLE_DIM, "agent");
 	table_add(table, style_of(json_flag(root, "ready")), json_str(root, "state", "?"));
@@ -19,7 +19,7 @@ static void add_agent(struct table *table, const struct json *root)
 	table_add(table, TABLE_PLAIN, json_str(root, "engine", "?"));
 	table_addf(table, TABLE_PLAIN, "--datapath %s, %lld workers%s%s",
 		   json_str(root, "datapath", "?"), (long long)json_int(root, "workers", 0),
-		   reason ? "; " : "", reason ? reason : "");
+		   *reason ? "; " : "", reason);
 }
 
 static void add_docker(struct table *table, const struct json *docker)

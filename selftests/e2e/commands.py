@@ -203,7 +203,7 @@ def test_status(lab):
     """status says which engine and why, and on which addresses it listens"""
     agent = agent_of(lab, "--datapath", "relay")
     status = agent.status()
-    expect((status["engine"], status["engine_reason"]), ("relay", "--datapath relay asks for it"),
+    expect((status["engine"], status["engine_reason"]), ("relay", "asked for by --datapath relay"),
            "engine and reason")
     check({"address": "0.0.0.0:80", "protocol": "http"} in status["listeners"] and
           {"address": "0.0.0.0:443", "protocol": "tls"} in status["listeners"],
