@@ -77,15 +77,16 @@ void cmd_screen(const struct config *config, struct table_screen *out)
 		out->width = size.ws_col;
 }
 
-int cmd_print(struct json **document)
+int cmd_print(struct json **document, bool pretty)
 {
-	char *text = json_print(*document, true);
+	char *text = json_print(*document, pretty);
+	char *clean = text ? table_clean_json(text) : NULL;
+	int status = clean && puts(clean) >= 0 && !fflush(stdout) ? 0 : 1;
 
-	if (text)
-		puts(text);
 	json_free(document);
 	free(text);
-	return text && !fflush(stdout) ? 0 : 1;
+	free(clean);
+	return status;
 }
 
 void cmd_note_stale(const struct mapview *view)

@@ -29,8 +29,8 @@ struct json *cmd_document(const struct mapview *view);
 void cmd_screen(const struct config *config, struct table_screen *out);
 /* Are control sequences that move the cursor understood there? */
 bool cmd_is_terminal(void);
-/* Print and free it; the exit status. */
-int cmd_print(struct json **document);
+/* Print and free it, in one line where it is not pretty; the exit status. */
+int cmd_print(struct json **document, bool pretty);
 /* "note: …" on stderr where the maps are stale. */
 void cmd_note_stale(const struct mapview *view);
 

@@ -453,7 +453,7 @@ static int print_json(struct check *check, const struct config *config,
 	check_all(check, config, docker);
 	json_add_bool(root, "ok", !check->failed);
 	containers_json(root, docker);
-	return cmd_print(&root);
+	return cmd_print(&root, true);
 }
 
 static void print_text(struct check *check, const struct config *config,

@@ -144,7 +144,7 @@ static int print_json(const struct listing *listing)
 	array = json_add_array(root, "connections");
 	for (size_t i = 0; i < listing->count; i++)
 		add_json(array, &listing->rows[i]);
-	return cmd_print(&root);
+	return cmd_print(&root, true);
 }
 
 int cmd_connections(struct config *config)

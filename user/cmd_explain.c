@@ -300,7 +300,7 @@ static int print_json(struct explanation *explanation)
 		json_add_null(root, "route");
 	}
 	json_add_str(root, "verdict", verdict_of(explanation));
-	return cmd_print(&root);
+	return cmd_print(&root, true);
 }
 
 static void print_text(struct explanation *explanation)
@@ -334,7 +334,8 @@ int cmd_explain(struct config *config)
 	if (explain_name(config->operand, explanation.host, &reason)) {
 		char *clean = table_clean(config->operand);
 
-		fprintf(stderr, "kakuremichi-agent: '%.100s' %s\n", clean ? clean : "?", reason);
+		fprintf(stderr, "kakuremichi-agent: '%.100s' %s; give a DOMAIN such as app.example.com\n",
+			clean ? clean : "?", reason);
 		free(clean);
 		return 2;
 	}

@@ -144,19 +144,11 @@ static void print_refusals(const struct routelist *list, enum kkm_refusal refusa
 static int print_json(const struct mapview *view, const struct routelist *list, bool pretty)
 {
 	struct json *root = cmd_document(view);
-	char *text;
 
 	json_add_bool(root, "running", view && !view->stale);
 	routes_json(root, list);
 	refusals_json(root, list);
-	if (pretty)
-		return cmd_print(&root);
-	text = json_print(root, false);
-	if (text)
-		puts(text);
-	json_free(&root);
-	free(text);
-	return text && !fflush(stdout) ? 0 : 1;
+	return cmd_print(&root, pretty);
 }
 
 static void print_text(const struct config *config, const struct routelist *list)

@@ -110,5 +110,5 @@ int cmd_stats(struct config *config)
 	object = json_add_object(root, "stats");
 	for (size_t i = 0; i < COUNTERS; i++)
 		json_add_int(object, counters[i].name, (int64_t)values[i]);
-	return cmd_print(&root);
+	return cmd_print(&root, true);
 }

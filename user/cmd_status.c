@@ -97,7 +97,7 @@ int cmd_status(struct config *config)
 		return 1;
 	}
 	if (config->json)
-		return cmd_print(&root);
+		return cmd_print(&root, true);
 	print_text(config, root);
 	json_free(&root);
 	return 0;

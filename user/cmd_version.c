@@ -23,7 +23,7 @@ int cmd_version(struct config *config)
 		root = cmd_document(NULL);
 		for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
 			json_add_str(root, parts[i][0], parts[i][1]);
-		return cmd_print(&root);
+		return cmd_print(&root, true);
 	}
 	printf("kakuremichi-agent %s\n", version_number);
 	for (size_t i = 1; i < sizeof(parts) / sizeof(*parts); i++)

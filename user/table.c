@@ -129,6 +129,33 @@ char *table_clean(const char *text)
 	return out;
 }
 
+char *table_clean_json(const char *json)
+{
+	/* a byte becomes six at most; a character of four bytes two times six */
+	char *out = malloc(6 * strlen(json) + 1), *end = out;
+	uint32_t character;
+
+	while (out && *json) {
+		size_t len = decode(json, &character);
+
+		if (!len) {
+			end += sprintf(end, "\\ufffd");
+		} else if (character < 0x20 || is_shown(character)) {
+			memcpy(end, json, len);
+			end += len;
+		} else if (character < 0x10000) {
+			end += sprintf(end, "\\u%04x", character);
+		} else {
+			end += sprintf(end, "\\u%04x\\u%04x", 0xd7c0 + (character >> 10),
+				       0xdc00 + (character & 0x3ff));
+		}
+		json += len ? len : 1;
+	}
+	if (out)
+		*end = '\0';
+	return out;
+}
+
 /* Bytes of clean text that take up to `width` columns; *taken is how many they take. */
 static size_t fit(const char *text, unsigned int width, unsigned int *taken)
 {

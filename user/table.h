@@ -59,6 +59,11 @@ void table_text(const struct table_screen *screen, enum table_style style, const
  * a '?'. Malloced, or NULL.
  */
 char *table_clean(const char *text);
+/*
+ * JSON without them: escaped within its strings, where alone they can be. What is no UTF-8, as a text
+ * that was cut, becomes U+FFFD. Malloced, or NULL.
+ */
+char *table_clean_json(const char *json);
 /* Columns that clean text takes on a terminal. */
 unsigned int table_width(const char *text);
 

@@ -41,6 +41,9 @@ def world(lab):
         LABEL + "tls": "passthrough", LABEL + "tls.port": "443", LABEL + "sockmap": "off"})
     lab.container("hostile", "hostile.test", image="busybox", keep=True,
                   labels={LABEL + "description": HOSTILE})
+    # what is cut to the room that there is is cut inside of a character
+    lab.container("long", "long.test", image="busybox", keep=True, wait=False,
+                  labels={LABEL + "domain": "x" + "漢" * 200, LABEL + "port": "none"})
     lab.container("hostile2", "hostile2.test", image="busybox", keep=True, wait=False,
                   labels={LABEL + f"x{ESC}[31m\n": HOSTILE})
 
@@ -48,7 +51,7 @@ def world(lab):
 def agent_of(lab, *flags):
     world(lab)
     agent = lab.agent(*flags)
-    wait_for(lambda: len(agent.routes()) == 7 and len(agent.refused()) == 3,
+    wait_for(lambda: len(agent.routes()) == 7 and len(agent.refused()) == 4,
              f"all are known: {agent.routes()} {agent.refused()}")
     return agent
 
@@ -115,6 +118,7 @@ def test_routes(lab):
     rejected = {r["container"]: r for r in document["rejected"]}
     expect(rejected["rejected"]["label"], LABEL + "port", "the label at fault")
     expect(rejected["rejected"]["wanted"], "rejected.test", "what it wanted")
+    check(rejected["long"]["wanted"].startswith("x漢漢"), f"it is cut: {rejected['long']}")
     conflict, = document["conflicts"]
     expect((conflict["container"], conflict["domain"]), ("conflict", "active.test"), "the conflict")
     check("active" in conflict["reason"], f"it names who has the domain: {conflict}")
@@ -143,6 +147,9 @@ def test_screens(lab):
         piped = agent.command(noun, *words, *flags)
         expect(piped.returncode, 0, f"exit status of {noun}: {piped.stderr}")
         no_controls(piped.stdout, f"{noun}, piped")
+        text = agent.command(noun, *words, *flags, "--json").stdout
+        no_controls(text.replace("\t", " "), f"{noun} --json")
+        json.loads(text)
         expect(agent.command(noun, *words, *flags, "--color", "never").stdout.count(ESC), 0, noun)
         colored = on_terminal(lab, agent, noun, *words, *flags)
         check(f"{ESC}[" in colored, f"{noun} is coloured on a terminal")
@@ -445,7 +452,7 @@ def test_check(lab):
     before = agent.document("routes")
     document = checked(lab, "--docker-socket", asked.path)
     containers = document["containers"]
-    expect((document["ok"], containers["count"], containers["fine"]), (True, 9, 6), "containers")
+    expect((document["ok"], containers["count"], containers["fine"]), (True, 10, 6), "containers")
     expect({(r["container"], r["label"]) for r in containers["rejected"]
             if r["container"] == "rejected"}, {("rejected", LABEL + "port")}, "rejected")
     conflict, = containers["conflicts"]
@@ -457,7 +464,7 @@ def test_check(lab):
     asked.listener.close()
     text = lab.edge(lib.BINARY, "check", *[w for pair in lib.default_flags(lab).items() for w in pair],
                     env=lab.environ).stdout
-    check("6 of 9" in text and LABEL + "port" in text and "run would work" in text, text)
+    check("6 of 10" in text and LABEL + "port" in text and "run would work" in text, text)
     no_controls(text, "check")
 
 

@@ -152,6 +152,23 @@ static void cleans(void **state)
 	ASSERT_CLEAN("a\u202eb\u2066c\u2028d\u200be\ufefff\U000e0041g", "a?b?c?d?e?f?g");
 }
 
+static void cleans_json(void **state)
+{
+	static const char *const cases[][2] = {
+		{ "{\n\t\"a\": \"gr\u00fc\u00dfe \\n\"\n}", "{\n\t\"a\": \"gr\u00fc\u00dfe \\n\"\n}" },
+		{ "\"\x7f \xc2\x9b \u202e\"", "\"\\u007f \\u009b \\u202e\"" },
+		{ "\"\U000e0041 \x9b \xe6\xbc\"", "\"\\udb40\\udc41 \\ufffd \\ufffd\\ufffd\"" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char *clean = table_clean_json(cases[i][0]);
+
+		assert_string_equal(clean, cases[i][1]);
+		free(clean);
+	}
+}
+
 static void measures(void **state)
 {
 	(void)state;
@@ -210,7 +227,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(widths),	  cmocka_unit_test(narrow),
 		cmocka_unit_test(wraps),	  cmocka_unit_test(nothing_is_wider),
-		cmocka_unit_test(cleans),	  cmocka_unit_test(measures),
+		cmocka_unit_test(cleans),	  cmocka_unit_test(cleans_json),
+		cmocka_unit_test(measures),
 		cmocka_unit_test(lines_of_text),  cmocka_unit_test(sizes_and_ages),
 	};
 
