@@ -232,7 +232,7 @@ def test_watch(lab):
                                  stderr=file, env=lab.environ)
     terminal = Terminal(lab, command(agent, "routes", "--watch"))
 
-    def last(condition, what, timeout=3):
+    def last(condition, what, timeout=8):
         def look():
             terminal.read()
             found = documents(out)
@@ -246,7 +246,7 @@ def test_watch(lab):
         shown = len(documents(out))
         comes = lab.container("comes", "comes.test", image="busybox")
         last(lambda d: "comes.test" in domains(d), "the one that comes")
-        wait_for(lambda: terminal.read() and "comes.test" in terminal.text, "on the terminal too", 3)
+        wait_for(lambda: terminal.read() and "comes.test" in terminal.text, "on the terminal too", 8)
         comes.remove()
         last(lambda d: "comes.test" not in domains(d), "and goes")
         check(len(documents(out)) > shown + 1, "a line for each")
@@ -257,7 +257,7 @@ def test_watch(lab):
         expect(agent.stop(), 0, "exit status of the agent")
         last(lambda d: not d["running"] and not d["routes"], "an orderly stop")
         wait_for(lambda: terminal.read() and "waiting for an agent" in terminal.text,
-                 "the terminal says so", 3)
+                 "the terminal says so", 8)
         quiet = len(documents(out))
         agent = agent_of(lab)
         last(lambda d: d["running"] and len(domains(d)) == 7, "and it is back")

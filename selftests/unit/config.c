@@ -619,6 +619,24 @@ static void switches_and_operands(void **state)
 	assert_int_equal(config_parse(&config, 2, ARGS("a", "b"), env, &operand, error), -EINVAL);
 }
 
+/* Who takes a flag that only some commands take is main.c's matter. */
+static void flags_of_commands(void **state)
+{
+	(void)state;
+	ASSERT_TAKEN(NO_ENV, ARGS("--workers=2"));
+	assert_null(config_unexpected(&config, 0));
+	assert_int_equal(config.color, COLOR_AUTO);
+	ASSERT_TAKEN(NO_ENV, ARGS("--json", "--watch", "--color", "never"));
+	assert_true(config.json && config.watch);
+	assert_int_equal(config.color, COLOR_NEVER);
+	assert_null(config_unexpected(&config, CONFIG_JSON | CONFIG_WATCH | CONFIG_COLOR));
+	assert_string_equal(config_unexpected(&config, CONFIG_JSON | CONFIG_COLOR), "watch");
+	assert_string_equal(config_unexpected(&config, CONFIG_WATCH | CONFIG_COLOR), "json");
+	assert_string_equal(config_unexpected(&config, CONFIG_WATCH | CONFIG_JSON), "color");
+	assert_int_equal(parse(NO_ENV, ARGS("--color=blue")), -EINVAL);
+	assert_int_equal(parse(NO_ENV, ARGS("--watch=yes")), -EINVAL);
+}
+
 static void help_names_everything(void **state)
 {
 	char *text = NULL;
@@ -662,6 +680,7 @@ int main(void)
 		cmocka_unit_test(wrong_usage),
 		cmocka_unit_test(keys_are_not_printed),
 		cmocka_unit_test(switches_and_operands),
+		cmocka_unit_test(flags_of_commands),
 		cmocka_unit_test(help_names_everything),
 	};
 

@@ -286,6 +286,27 @@ static void limits(void **state)
 	assert_true(strlen(error.reason) < KKM_REASON_LEN);
 }
 
+/* Whoever is rejected is remembered with all that it asked for, right or wrong. */
+static void wanted(void **state)
+{
+	struct labels_error error;
+	struct labels labels;
+
+	(void)state;
+	assert_int_equal(parse("{" GOOD "}", &labels, &error), 0);
+	assert_string_equal(error.wanted, "");
+	assert_int_equal(parse("{" ENABLED "," DOMAIN ",\"kakuremichi.port\":\"x\","
+			       "\"kakuremichi.api.domain\":\"b.example, c.example\","
+			       "\"domain\":\"d.example\",\"kakuremichi.domains\":\"e.example\"}",
+			       &labels, &error),
+			 -EINVAL);
+	assert_string_equal(error.wanted, "a.example,b.example, c.example");
+	assert_int_equal(parse("{" ENABLED "," PORT ",\"kakuremichi.domain\":\"https://x\"}", &labels,
+			       &error),
+			 -EINVAL);
+	assert_string_equal(error.wanted, "https://x");
+}
+
 static void several_services(void **state)
 {
 	static const char text[] =
@@ -435,6 +456,7 @@ int main(void)
 		cmocka_unit_test(not_ours),
 		cmocka_unit_test(null_labels),
 		cmocka_unit_test(bad_labels),
+		cmocka_unit_test(wanted),
 		cmocka_unit_test(tls_and_proxy_protocol),
 		cmocka_unit_test(several_names),
 		cmocka_unit_test(several_services),

@@ -186,6 +186,13 @@ static void rejected_as_a_whole(void **state)
 	assert_string_equal(rejected_of(table, "c1")->domain, "");
 	assert_string_equal(rejected_of(table, "c1")->label, "kakuremichi.port");
 	assert_string_equal(reason_of(table, "c1"), "is missing");
+	/* its labels were good, or say themselves what they asked for */
+	assert_string_equal(rejected_of(table, "c1")->wanted, "a.example");
+	route_table_put(&table);
+	bad.labels.domain_count = 0;
+	strcpy(bad.error.wanted, "b.example,c..example");
+	table = BUILD(bad);
+	assert_string_equal(rejected_of(table, "c1")->wanted, "b.example,c..example");
 	route_table_put(&table);
 }
 
