@@ -201,7 +201,8 @@ static void check_addresses(struct check *check, const struct config_listen *lis
 		snprintf(name, sizeof(name), "%s %s", what,
 			 address_print(&listen->addresses[i], text));
 		snprintf(advice, sizeof(advice), "%s%s%s", bind_advice(err),
-			 err == -EACCES || err == -EPERM ? "; or give another port with " : " ", option);
+			 err == -EACCES || err == -EPERM ? "; or give another port with " : " ",
+			 option);
 		report(check, name, !err, listen->asked, err ? strerror(-err) : "can be bound",
 		       advice);
 	}
@@ -224,7 +225,15 @@ static void check_listeners(struct check *check, const struct config *config)
 
 /* Capabilities. */
 
-enum { NET_BIND_SERVICE = 10, NET_ADMIN = 12, SYS_ADMIN = 21, SYS_RESOURCE = 24, PERFMON = 38, BPF = 39 };
+/* linux/capability.h */
+enum {
+	NET_BIND_SERVICE = 10,
+	NET_ADMIN = 12,
+	SYS_ADMIN = 21,
+	SYS_RESOURCE = 24,
+	PERFMON = 38,
+	BPF = 39,
+};
 
 static void read_capabilities(struct check *check)
 {
@@ -357,8 +366,8 @@ static void check_selftest(struct check *check, const struct config *config)
 		 config_datapath_names[config->datapath], taken ? "sockmap, for " : "relay",
 		 taken ? carried(config, &selftest) : "", selftest.ms);
 	report(check, "engine sockmap", passed, false, detail,
-	       "auto does not choose it here, for what is noted above; where that is the kernel's, "
-	       "relay is right, and --datapath sockmap forces it");
+	       "auto does not choose it here, for what is noted above; where that is the kernel's "
+	       "doing, relay is right, and --datapath sockmap forces the other");
 }
 
 static void check_sockmap(struct check *check, const struct config *config)

@@ -334,8 +334,8 @@ int cmd_explain(struct config *config)
 	if (explain_name(config->operand, explanation.host, &reason)) {
 		char *clean = table_clean(config->operand);
 
-		fprintf(stderr, "kakuremichi-agent: '%.100s' %s; give a DOMAIN such as app.example.com\n",
-			clean ? clean : "?", reason);
+		fprintf(stderr, "kakuremichi-agent: '%.100s' %s; give a DOMAIN such as "
+				"app.example.com\n", clean ? clean : "?", reason);
 		free(clean);
 		return 2;
 	}

@@ -9,9 +9,9 @@
 struct dockercheck {
 	char version[DOCKERJSON_VERSION_LEN]; /* of the API that would be spoken */
 	char engine[DOCKERJSON_ENGINE_LEN];
-	char error[256];	   /* why there is no table */
-	unsigned int count, fine;  /* containers with kakuremichi.enabled=true, and those without fault */
-	struct route_table *table; /* whose `rejected` are the others; NULL where Docker does not answer */
+	char error[256]; /* why there is no table */
+	unsigned int count, fine; /* containers that are enabled, and those without a fault */
+	struct route_table *table; /* its `rejected` are the others; NULL: Docker does not answer */
 };
 
 /* 0, also where Docker does not answer, or -errno. */

@@ -17,8 +17,8 @@ static const struct command {
 } commands[] = {
 	{ "run", NULL, cmd_run, 0, "the daemon, in the foreground" },
 	{ "check", NULL, cmd_check, SHOWN,
-	  "what this host has of what the engines need, and whether labels are good; exit 0 if run would "
-	  "work" },
+	  "what this host has of what the engines need, and whether labels are good; exit 0 if "
+	  "run would work" },
 	{ "status", NULL, cmd_status, SHOWN,
 	  "is it up, which engine, Docker connected or not, counts" },
 	{ "routes", NULL, cmd_routes, SHOWN | CONFIG_WATCH,
@@ -43,8 +43,8 @@ static void print_help(FILE *out)
 			 commands[i].operand ? commands[i].operand : "");
 		fprintf(out, "  %-14s %s\n", name, commands[i].help);
 	}
-	fprintf(out, "\nOptions, each with its environment variable; --json and --color for all but run, "
-		     "--watch for routes:\n\n");
+	fprintf(out, "\nOptions, each with its environment variable; --json and --color for all but "
+		     "run, --watch for routes:\n\n");
 	config_print_help(out);
 }
 
