@@ -408,7 +408,7 @@ def test_manual(_lab):
         check(re.search(rf"\b{variable}\b", text), f"{variable} is in the page")
         check(re.search(rf"^#{variable}=", settings, re.M), f"{variable} is in the settings")
     for flag in others:
-        check(re.search(rf"^     --{flag}( value)?$", text, re.M), f"--{flag} is in the page")
+        check(re.search(rf"^     --{flag}( value)?(  .*)?$", text, re.M), f"--{flag} is in the page")
     labels = re.findall(r'^\t\{ "([a-z.-]+)", parse_', (ROOT / "user/labels.c").read_text(), re.M)
     check({"domain", "port", "tls"} <= set(labels), f"labels: {labels}")
     for label in labels:
