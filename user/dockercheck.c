@@ -118,6 +118,12 @@ static void inspect(struct asking *asking, const char *id)
 	json_free(&root);
 }
 
+static void ignore(void *ctx, const char *id)
+{
+	(void)ctx;
+	(void)id;
+}
+
 static int read_containers(struct asking *asking)
 {
 	struct json *list = get_list(asking, NULL);
@@ -142,7 +148,7 @@ static int read_containers(struct asking *asking)
 		inspect(asking, id);
 	}
 	/* who has no address now will, as a rule, not have one later */
-	containers_expire(asking->containers, LATER_MS, true);
+	containers_expire(asking->containers, LATER_MS, true, ignore, NULL);
 	return 0;
 }
 
