@@ -34,7 +34,8 @@ static void add_docker(struct table *table, const struct json *docker)
 		return;
 	}
 	table_add(table, style_of(connected), connected ? "connected" : "not connected");
-	table_addf(table, TABLE_PLAIN, "since %s%s%s%s%s", json_str(docker, "since", "the start"),
+	table_addf(table, TABLE_PLAIN, "since %s%s%s%s%s%s%s", json_str(docker, "since", "the start"),
+		   connected ? ": " : "", connected ? json_str(docker, "server", "") : "",
 		   error ? ": " : "", error ? error : "", connected ? ", API " : "",
 		   connected ? json_str(docker, "api_version", "") : "");
 }

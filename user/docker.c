@@ -155,6 +155,9 @@ static void on_event(void *ctx, const char *text, size_t len)
 		log_warn("Docker sent an event that is none", NULL);
 		return;
 	}
+	/* bytes alone are no news */
+	docker->heard_ms = loop_now_ms(docker->loop);
+	docker->silences = 0;
 	/* the stream was asked for from the last event on, which so comes once more */
 	if (event.time_ns && event.time_ns == docker->seen_event_ns)
 		return;
@@ -355,8 +358,6 @@ static int stream_data(void *ctx, const char *data, size_t len)
 
 	if (!docker->stream_open)
 		return 0; /* the text of an error */
-	docker->heard_ms = loop_now_ms(docker->loop);
-	docker->silences = 0;
 	return json_stream_feed(&docker->events, data, len, on_event, docker);
 }
 
