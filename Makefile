@@ -33,6 +33,7 @@ HARDEN   := -fPIE -fstack-protector-strong -fstack-clash-protection \
 # The same binary in whatever directory it is built.
 NOWHERE  := -ffile-prefix-map=$(CURDIR)=.
 CFLAGS   := -O2 -g
+BUILD     = $(CC) $(CFLAGS) $(NOWHERE) $(WARN) $(HARDEN) $(SAN)
 ALL_CFLAGS = -std=gnu17 $(CFLAGS) $(NOWHERE) $(WARN) $(HARDEN) -D_GNU_SOURCE -I$(O) -Iuser -Ibpf \
 	     $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer) \
 	     $(PKG_CFLAGS)
@@ -109,7 +110,7 @@ $(O)/%.o: %.c $(O)/flags.stamp
 
 $(O)/flags.stamp: FORCE
 	$(Q)mkdir -p $(@D)
-	$(Q)echo '$(CC) $(CFLAGS) $(SAN)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(SAN)' > $@
+	$(Q)echo '$(BUILD)' | cmp -s - $@ || echo '$(BUILD)' > $@
 
 $(BIN): $(OBJ)
 	$(call say,LINK,$@)

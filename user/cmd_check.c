@@ -106,7 +106,7 @@ static void check_routes_file(struct check *check, const struct config *config)
 		snprintf(detail, sizeof(detail), "%s", error.reason);
 	/* one that is not there yet is waited for */
 	report(check, "routes file", !err, err && err != -ENOENT, detail,
-	       "the agent would run without its routes, and watch it");
+	       "mend it: the agent would start without its routes, and take it when it is right");
 }
 
 static void check_files(struct check *check, const struct config *config)
