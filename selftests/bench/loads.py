@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 
-import fakedocker
 import targets
 from targets import HERE, LAB, Failure, until
+
+sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
+import lib_dockerd  # noqa: E402 (after the path)
 
 IDLE_CONNECTIONS = 5000
 ROUTES = (1, 1000, 10000)
@@ -169,10 +171,11 @@ def routes(lab, rounds, seconds, say, running):
     try:
         for number, count in enumerate(ROUTES):
             path = os.path.join(lab.scratch, f"docker-{count}.sock")
-            daemons.append(fakedocker.Daemon(path, count, lab.web))
+            daemons.append(lib_dockerd.Daemon(path))
+            daemons[-1].add_many(count, lab.web)
             agents[count] = targets.Agent(
                 lab, f"routes-{count}", 8051 + number, "--datapath", "relay", docker=path,
-                domain=fakedocker.domain(count - 1))
+                domain=lib_dockerd.DOMAIN.format(count - 1))
             running.append(agents[count])
         for target in agents.values():
             target.wait()
