@@ -276,7 +276,8 @@ def default_flags(lab):
 
 
 class Agent:
-    """flags: pairs "--name", "value", which go before the lab's own. wrapper: a command that runs it."""
+    """flags: pairs "--name", "value", which go before the lab's own; None: not even that. wrapper: a
+    command that runs it."""
 
     def __init__(self, lab, *flags, environ=None, limit=None, wrapper=()):
         self.lab = lab
@@ -288,7 +289,8 @@ class Agent:
         if limit:   # of open files
             command = ["prlimit", f"--nofile={limit}:{limit}", *command]
         for flag, value in self.flags.items():
-            command += [flag, str(value)]
+            if value is not None:
+                command += [flag, str(value)]
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, env={**lab.environ, **(environ or {})})
