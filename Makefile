@@ -151,6 +151,9 @@ $(addprefix $(O)/fuzz/,request response chunked differential): user/http1.c user
 $(O)/fuzz/clienthello: user/clienthello.c user/clienthello.h
 $(O)/fuzz/proxyproto: user/proxyproto.c user/proxyproto.h
 $(O)/fuzz/routesfile: user/routesjson.c user/routesjson.h user/json.c user/json.h
+# cJSON is the library as it is, without instrumentation.
+$(addprefix $(O)/fuzz/,dockerevent dockerlist): $(addprefix user/,$(foreach \
+	name,dockerjson json labels text,$(name).c $(name).h) route.h)
 
 fuzzers: $(FUZZ:%=$(O)/fuzz/%)
 
