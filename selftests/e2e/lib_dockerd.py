@@ -155,7 +155,6 @@ class Daemon:
         self.hooks, self.containers, self.requests = {}, {}, []
         self.events, self.streams, self.connections = [], [], set()
         self.silent = False     # streams stay open and hold nothing any more
-        self.small = True       # events come in small pieces
         self.write = json.dumps
         self.asked = time.monotonic()
         self.random, self.lock = random.Random(seed), threading.RLock()
@@ -325,41 +324,52 @@ class Daemon:
             self.streams.append(stream)
         request.begin_stream()
         try:
-            for event in past:
-                self.send_event(request, event)
-            while (event := self.next_event(stream, request.sock)) is not None:
-                self.send_event(request, event)
+            self.send_events(request, past)
+            while events := self.next_events(stream, request.sock):
+                self.send_events(request, events)
         finally:
             with self.lock:
                 self.streams.remove(stream)
         return False
 
     @staticmethod
-    def next_event(stream, sock):
-        """None when the other end has gone."""
-        while True:
+    def next_events(stream, sock):
+        """Those that there are; none when the other end has gone."""
+        events = []
+        while not events:
             try:
-                return stream.get(timeout=0.2)
+                events.append(stream.get(timeout=0.2))
+                while True:
+                    events.append(stream.get_nowait())
             except queue.Empty:
                 try:
-                    if sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
-                        return None
+                    if not events and sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
+                        break
                 except BlockingIOError:
                     pass
+        return events
 
-    def send_event(self, request, event):
-        if isinstance(event, bytes):    # by raw()
-            request.chunk(event)
+    def send_events(self, request, events):
+        """Bytes are from raw(), and a chunk of their own."""
+        if self.silent:
             return
+        data = b""
+        for event in events:
+            if isinstance(event, bytes):
+                request.pieces(data)
+                request.chunk(event)
+                data = b""
+            elif self.is_wanted(request, event):
+                data += self.event_text(event, request.version)
+        request.pieces(data)
+
+    @staticmethod
+    def is_wanted(request, event):
         types = filter_values(request.filters, "type")
         kinds = filter_values(request.filters, "event")
-        if types and event["Type"] not in types or \
-                kinds and event["Action"].split(":")[0] not in kinds or \
-                not matches(filter_values(request.filters, "label"), event["Actor"]["Attributes"]):
-            return
-        if not self.silent:
-            data = self.event_text(event, request.version)
-            request.pieces(data) if self.small else request.chunk(data)
+        return (not types or event["Type"] in types) and \
+            (not kinds or event["Action"].split(":")[0] in kinds) and \
+            matches(filter_values(request.filters, "label"), event["Actor"]["Attributes"])
 
     def event_text(self, event, version):
         fields = {}
@@ -373,7 +383,7 @@ class Daemon:
         return self.write(fields).encode() + b"\n"
 
     def cut_pieces(self, data):
-        cuts = sorted(self.random.randrange(len(data)) for _ in range(self.random.randrange(4)))
+        cuts = {self.random.randrange(len(data)) for _ in range(self.random.randrange(4)) if data}
         cuts = sorted({0, *cuts, len(data)})
         return [data[a:b] for a, b in zip(cuts, cuts[1:])]
 

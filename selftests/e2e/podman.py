@@ -44,11 +44,14 @@ graphroot = "{dir}/root"
 """
 # Podman always asks for limits, and without CAP_SYS_RESOURCE there are none to be had.
 RUNC = """#!/bin/bash
-for ((i = 1; i <= $#; i++)); do
-	[[ ${!i} == --bundle ]] || continue
+for ((i = 1; i < $#; i++)); do
 	next=$((i + 1))
-	config=${!next}/config.json
-	jq 'del(.process.rlimits)' "$config" >"$config.new"
+	case ${!i} in
+	--bundle) config=${!next}/config.json ;;
+	--process) config=${!next} ;;
+	*) continue ;;
+	esac
+	jq 'del(.process.rlimits, .rlimits)' "$config" >"$config.new"
 	mv "$config.new" "$config"
 done
 exec runc "$@"
@@ -273,6 +276,7 @@ def test_rename_and_networks(lab):
         agent.wait_route("plain.test", "simple")
         pod("network", "connect", "back", "simple")
         window = load.only("plain.test", 502, 503, 504)
+        load.lost("plain", load.event("disconnect"))
         pod("network", "disconnect", "front", "simple")
         wait_for(lambda: routed_to("plain.test", "198.18.6."), "the other address")
         window.end()
@@ -292,8 +296,9 @@ def test_health(lab):
         wait_for(lambda: state(agent, "app.test") == wanted, wanted, 15)
         lib.comment(f"{wanted} after {time.monotonic() - begin:.1f} s")
     becomes("starting")
+    begin = time.monotonic()
     with Load(lab, {"app.test": ["app"]}) as load:
-        window = load.only("app.test", 503)
+        window = load.only("app.test", 503, since=begin)
         load.wait("app.test", 503)
         pod("exec", app.name, "touch", "/tmp/well")
         pod("healthcheck", "run", app.name)

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <glob.h>
 #include <signal.h>
 
 #include "dockerjson.h"
@@ -671,6 +672,83 @@ static void ids(void **state)
 	assert_false(dockerjson_is_id("0123456789AB"));
 }
 
+/* What Docker and Podman have said: whoever reads a cut document must find that out, and no more. */
+static void each_recorded(const char *pattern, void (*look)(const char *text, size_t len, bool whole))
+{
+	glob_t found;
+
+	assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		static char text[16384];
+		FILE *file = fopen(found.gl_pathv[i], "r");
+		size_t len = file ? fread(text, 1, sizeof(text), file) : 0;
+
+		if (!len || len == sizeof(text))
+			fail_msg("%s: %zu bytes", found.gl_pathv[i], len);
+		fclose(file);
+		while (strchr("\n ", text[len - 1]))
+			len--;
+		for (size_t cut = 0; cut <= len; cut++) {
+			char *copy = malloc(cut + !cut); /* whose end the sanitizer knows */
+
+			memcpy(copy, text, cut);
+			look(copy, cut, cut == len);
+			free(copy);
+		}
+	}
+	globfree(&found);
+}
+
+static void look_at_document(const char *text, size_t len, bool whole)
+{
+	char version[DOCKERJSON_VERSION_LEN];
+	struct json *root = json_parse(text, len);
+
+	assert_int_equal(root != NULL, whole);
+	assert_true(!dockerjson_version(text, len, version) <= whole);
+	if (json_is_array(root)) {
+		json_each (node, root) {
+			struct dockerjson_container c = { 0 };
+
+			assert_int_equal(dockerjson_container(node, &reach, &c), 0);
+			dockerjson_container_free(&c);
+		}
+	} else {
+		assert_true(dockerjson_stop_signal(root) > 0);
+	}
+	json_free(&root);
+}
+
+static void count_event(void *ctx, const char *text, size_t len)
+{
+	struct dockerjson_event event;
+	size_t *count = ctx;
+
+	assert_int_equal(dockerjson_event(text, len, &event), 0);
+	assert_int_equal(dockerjson_event(text, len - 1, &event), -EPROTO);
+	(*count)++;
+}
+
+static void look_at_stream(const char *text, size_t len, bool whole)
+{
+	struct json_stream stream = { .limit = 65536 };
+	size_t count = 0, lines = whole;
+
+	for (size_t i = 0; i < len; i++)
+		lines += text[i] == '\n';
+	assert_int_equal(json_stream_feed(&stream, text, len, count_event, &count), 0);
+	/* an event ends with its brace, not with its line */
+	assert_true(count == lines || (count == lines + 1 && text[len - 1] == '}'));
+	json_stream_reset(&stream);
+}
+
+static void every_prefix(void **state)
+{
+	(void)state;
+	each_recorded("selftests/fuzz/seeds/dockerlist/*", look_at_document);
+	each_recorded("selftests/fuzz/seeds/dockerevent/*", look_at_stream);
+}
+
 int main(void)
 {
 	int failed;
@@ -685,6 +763,7 @@ int main(void)
 		cmocka_unit_test(stop_signals),	   cmocka_unit_test(every_event),
 		cmocka_unit_test(not_events),	   cmocka_unit_test(event_stream_cut_anywhere),
 		cmocka_unit_test(versions),	   cmocka_unit_test(ids),
+		cmocka_unit_test(every_prefix),
 	};
 
 	failed = cmocka_run_group_tests_name("dockerjson", tests, NULL, NULL);
