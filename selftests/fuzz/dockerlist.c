@@ -76,8 +76,8 @@ static void look_at_container(const struct json *node)
 		return;
 	expect(dockerjson_is_id(container.id));
 	expect_text(container.name);
-	expect(!*container.follows || memchr(container.follows, '\0', sizeof(container.follows)));
-	expect(container.count >= 1 && container.count <= LABELS_MAX_SERVICES);
+	expect_text(container.follows);
+	expect(container.count <= LABELS_MAX_SERVICES); /* none where each is disabled by itself */
 	for (unsigned int i = 0; i < container.count; i++)
 		look_at_source(&container, &container.sources[i]);
 	dockerjson_container_free(&container);
