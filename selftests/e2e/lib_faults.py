@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Requests all the while, GET and POST, on new and on kept connections, whose answers are counted by
-who gave them; and what else faults.py and fakes.py share."""
+who gave them, for fakes.py; lib_load.py is for containers that keep a journal."""
 import collections
 import os
 import threading
@@ -89,12 +89,6 @@ class Load:
                   f"{number} requests for {domain}: {status}")
         # loaded machines are slow; what is asked for is three of two
         check(total / self.seconds > least or "san" in lib.BINARY, f"{total / self.seconds:.0f}/s")
-
-
-def changes_logged(agent):
-    """The log's lines of a change of Docker's state, and all warnings: (level, msg)"""
-    return [(e["level"], e["msg"]) for e in agent.logs()
-            if e["level"] in ("WARN", "ERROR") or "Docker" in e["msg"] and "tunnel" not in e["msg"]]
 
 
 def memory(pid):
