@@ -56,7 +56,8 @@ def no_longer(agent, domain):
 def judge_requests(daemon):
     """Nothing but GET, and what has a version names it."""
     for request in daemon.requests:
-        check(re.match(r"GET (/version|/_ping|/v1\.\d+/(events|containers/)\S*)$", request), request)
+        check(re.match(r"GET (/version|/_ping|/v1\.\d+/(events|containers/)\S*)$", request),
+              request)
 
 
 def asked(daemon, part, since=0):
@@ -75,7 +76,7 @@ def reverse(document):
 
 
 def test_every_version(lab):
-    """every API version from 1.24 to 1.55, fields in either order: found, started, stopped, paused"""
+    """each API version from 1.24 to 1.55, fields in either order: found, started, stopped, paused"""
     for minor in range(24, NEWEST + 1):
         version = f"1.{minor}"
         daemon = fake(lab, highest=version, seed=minor,
@@ -114,7 +115,7 @@ def test_newer_daemon(lab, highest, lowest, spoken):
 
 @lib.each(("1.60", "1.56"), ("1.23", "1.12"), ("1.23", None))
 def test_no_overlap(lab, highest, lowest):
-    """no version in common: one line that says so, tried again, and well once the daemon is another"""
+    """no version in common: one line that says so, tried again, well once the daemon is another"""
     daemon = fake(lab, highest=highest, lowest=lowest)
     agent = lab.agent("--docker-socket", daemon.address, ready=False)
     wait_for(lambda: asked(daemon, "/version") > 2, "it tries again", 20)
@@ -134,7 +135,7 @@ def test_no_overlap(lab, highest, lowest):
 
 
 def test_another_daemon(lab):
-    """the daemon comes back with another version, higher and lower: spoken, with requests running"""
+    """the daemon comes back with another version, higher and lower: spoken, requests running"""
     daemon = fake(lab)
     agent = start(lab, daemon)
     with load(lab, daemon.one) as running:
@@ -192,7 +193,7 @@ def start_of_event(daemon, version):
 
 
 def test_cut_in_an_object(lab):
-    """the stream is cut within an object, six times, while containers come and go: none is missed"""
+    """cut within an object, six times, while containers come and go: none is missed"""
     daemon = fake(lab)
     agent = start(lab, daemon)
     with load(lab, daemon.one) as running:
@@ -323,8 +324,8 @@ def misbehave(lab, kind, hook):
     judge_requests(daemon)
 
 
-RARE = {"bad chunks", "the end at once", "a list that is cut", "binary", "a closing brace", "an array",
-        "nested without end", "not HTTP", "not found", "an error", "moved", "a list that is none",
+RARE = {"bad chunks", "the end at once", "a list that is cut", "binary", "a closing brace",
+        "an array", "nested without end", "not HTTP", "not found", "an error", "moved", "a list that is none",
         "a refused list", "a version that is none", "a version without end"}
 
 
@@ -349,7 +350,8 @@ def huge_list(request):
 ANSWERS = {
     "a list of 100 MB": ("list", huge_list),
     "a list without end": ("list", endless(b"[" + b"{}," * 21845)),
-    "a list that is cut": ("list", wire(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[{\"Id\":")),
+    "a list that is cut": ("list", wire(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[{\"Id\":")),
     "a list that is none": ("list", chunks(b'{"message":"x"}')),
     "a list of nonsense": ("list", lambda r: r.answer(
         [None, 5, "x", [], {}, {"Id": 5}, {"Id": "x" * 70}] * 1000)),
@@ -465,8 +467,8 @@ def test_two_thousand(lab):
     wait_for(lambda: agent.status()["counts"]["routes"] == 2001, "all are routed", 30)
     used = cpu_seconds(agent.pid) - before
     wait_for(daemon.quiet, "nothing is asked for any more", 30)
-    lib.comment(f"{used:.2f} s of CPU, {cpu_seconds(agent.pid) - before:.2f} s with all stop signals "
-                f"and asking how far it is")
+    lib.comment(f"{used:.2f} s of CPU, {cpu_seconds(agent.pid) - before:.2f} s with all stop "
+                f"signals and asking how far it is")
     with lab.connect() as client:
         expect(client.get("/", "m1999.test").container, add_many[-1].address, "who answers")
     check(used < 1 or SANITIZED, "a second of CPU")
@@ -477,7 +479,8 @@ def entries(lab):
     found = {}
     for name in os.listdir(lab.bpf_dir):
         shown = lib.run("bpftool", "-j", "map", "show", "pinned", f"{lab.bpf_dir}/{name}")
-        if name != "kkm_conns" and shown.returncode == 0 and "hash" in json.loads(shown.stdout)["type"]:
+        if name != "kkm_conns" and shown.returncode == 0 and \
+                "hash" in json.loads(shown.stdout)["type"]:
             dump = lib.must("bpftool", "-j", "map", "dump", "pinned", f"{lab.bpf_dir}/{name}")
             found[name] = len(json.loads(dump))
     return found
@@ -508,12 +511,12 @@ def test_cycles(lab):
         fds, maps, rss = len(os.listdir(f"/proc/{agent.pid}/fd")), entries(lab), memory(agent.pid)
         begin = time.monotonic()
         cycle(daemon, agent, CYCLES)
-        lib.comment(f"{CYCLES / (time.monotonic() - begin):.0f} cycles/s; {rss / MiB:.1f} MiB, then "
-                    f"{memory(agent.pid) / MiB:.1f}; {maps}")
+        lib.comment(f"{CYCLES / (time.monotonic() - begin):.0f} cycles/s; {rss / MiB:.1f} MiB, "
+                    f"then {memory(agent.pid) / MiB:.1f}; {maps}")
         expect(entries(lab), maps, "entries of the maps")
         check(memory(agent.pid) < rss + 2 * MiB or SANITIZED, "memory does not grow")
     running.judge("one.test")
-    wait_for(lambda: len(os.listdir(f"/proc/{agent.pid}/fd")) <= fds, f"descriptors are {fds} again")
+    wait_for(lambda: len(os.listdir(f"/proc/{agent.pid}/fd")) <= fds, f"again {fds} descriptors")
     judge_requests(daemon)
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A Docker daemon that does as it is told: on a Unix socket or TCP, with containers that exist only in
-its answers, any range of API versions, and faults.
+"""A Docker daemon that does as it is told: on a Unix socket or TCP, with containers that exist only
+in its answers, any range of API versions, and faults.
 
-It answers what the real one would (moby's api/server and daemon): documents hang on the version that
-is asked for, `filters` and `since` count, old and new versions are refused with 400. What a test
-wants otherwise goes into `hooks`: {"events": f}, likewise "list", "inspect", "version", "ping"; f is
-called with the request (a Request) instead, and may return "pass" to have it answered as ever.
+It answers what the real one would (moby's api/server and daemon): documents hang on the version
+that is asked for, `filters` and `since` count, old and new versions are refused with 400. What a
+test wants otherwise goes into `hooks`: {"events": f}, likewise "list", "inspect", "version", "ping";
+f is called with the Request instead, and may return "pass" to have it answered as ever.
 """
 import json
 import os
@@ -128,7 +128,7 @@ class Request:
         self.send("\r\n".join(lines).encode() + b"\r\n\r\n")
 
     def answer(self, document, status="200 OK"):
-        body = document if isinstance(document, bytes) else self.daemon.write(document).encode() + b"\n"
+        body = self.daemon.write(document).encode() + b"\n"
         self.head(status, f"Content-Length: {len(body)}")
         self.send(body)
 

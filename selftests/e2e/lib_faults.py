@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Requests all the while, GET and POST, on new and on kept connections, whose answers are counted by
-who gave them, for fakes.py; lib_load.py is for containers that keep a journal."""
+"""Requests all the while, GET and POST, on new and on kept connections, whose answers are counted
+by who gave them, for fakes.py; lib_load.py is for containers that keep a journal."""
 import collections
 import os
 import threading

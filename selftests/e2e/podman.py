@@ -59,7 +59,7 @@ exec runc "$@"
 
 
 class Podman:
-    """Below the lab's directory and in the edge's namespace, with /run and /var/lib/cni to itself."""
+    """Below the lab's directory, in the edge's namespace, with /run and /var/lib/cni to itself."""
 
     def __init__(self, lab):
         self.lab, self.dir = lab, f"{lab.dir}/podman"
@@ -253,7 +253,7 @@ def test_pause(lab):
 
 
 def test_rename_and_networks(lab):
-    """renamed, connected to a second network, and its own taken away: followed, served all the while"""
+    """renamed, connected to a second network, its own taken away: followed, served all the while"""
     pod = podman(lab)
     for net, subnet in (("front", "198.18.5.0/24"), ("back", "198.18.6.0/24")):
         lib.run(*pod.command("network", "create", "--subnet", subnet, net), env=pod.environ)

@@ -672,8 +672,9 @@ static void ids(void **state)
 	assert_false(dockerjson_is_id("0123456789AB"));
 }
 
-/* What Docker and Podman have said: whoever reads a cut document must find that out, and no more. */
-static void each_recorded(const char *pattern, void (*look)(const char *text, size_t len, bool whole))
+/* What Docker and Podman have said: whoever reads a cut document finds that out, and no more. */
+static void each_recorded(const char *pattern,
+			  void (*look)(const char *text, size_t len, bool whole))
 {
 	glob_t found;
 
