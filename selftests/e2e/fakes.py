@@ -76,7 +76,7 @@ def reverse(document):
 
 
 def test_every_version(lab):
-    """each API version from 1.24 to 1.55, fields in either order: found, started, stopped, paused"""
+    """each API version from 1.24 to 1.55, fields in either order: found, started, paused, stopped"""
     for minor in range(24, NEWEST + 1):
         version = f"1.{minor}"
         daemon = fake(lab, highest=version, seed=minor,
