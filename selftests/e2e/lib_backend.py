@@ -13,6 +13,8 @@ What it does is asked for by the request's path and query:
   /close, /reset?n=          the end, after n bytes of an answer
   /continue, /hint           100 and the answer; 103, and the answer after `release`
   /slow                      the answer after 0.7 s
+  /load?id=&wait=            for lib_load.py: the request is written down in JOURNAL as soon as its
+                             head is there; the answer after so many ms, JSON
   /garbage, /twice           an answer that is not HTTP; one that is framed twice
   /mix?seed=&n=&framing=&status=&hints=
                              the answer that mixed() makes, which tells of the request's bytes
@@ -30,8 +32,9 @@ What it does is asked for by the request's path and query:
                              then as sink without an answer), reset
 
 Another port, 9000, takes one line: `log` answers with the events so far, JSON, one a line;
-`release` lets go what is held, until `arm`. NAME, IGNORE_TERM, FAMILY=6 in the
-environment.
+`release` lets go what is held, until `arm`; `exit N` exits with that status at once; `eat` takes
+memory until there is none. NAME, IGNORE_TERM, FAMILY=6, JOURNAL in the environment; GRACE=SIGNAL:
+at this signal it goes on, and exits once no /load is under way and none has come for 0.3 s.
 """
 import fcntl
 import hashlib
@@ -133,6 +136,49 @@ LOG = Log()
 ONCE = set()
 RELEASE = threading.Event()
 NAME = os.environ.get("NAME") or socket.gethostname()
+
+
+class Journal:
+    """What a killed container has received: one write a request, to a file that outlives it."""
+
+    def __init__(self):
+        path = os.environ.get("JOURNAL")
+        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if path else None
+
+    def add(self, number, method, host):
+        if self.fd is not None:
+            os.write(self.fd, f"{time.monotonic()} {number} {method} {host}\n".encode())
+
+
+JOURNAL = Journal()
+
+
+class UnderWay:
+    """How many requests are, and since when none is."""
+
+    def __init__(self):
+        self.lock, self.count, self.idle_since = threading.Lock(), 0, time.monotonic()
+
+    def __enter__(self):
+        with self.lock:
+            self.count += 1
+
+    def __exit__(self, *_):
+        with self.lock:
+            self.count -= 1
+            self.idle_since = time.monotonic()
+
+    def idle(self, seconds):
+        return not self.count and time.monotonic() - self.idle_since > seconds
+
+
+UNDER_WAY = UnderWay()
+
+
+def leave_gracefully():
+    while not UNDER_WAY.idle(0.3):
+        time.sleep(0.02)
+    os._exit(0)
 
 
 class Connection:
@@ -295,6 +341,14 @@ class Connection:
         time.sleep(0.7)
         self.answer(b"late\n")
 
+    def do_load(self):
+        with UNDER_WAY:
+            JOURNAL.add(self.query["id"], self.method, self.fields.get("host"))
+            got = json.loads(self.read_body())
+            time.sleep(self.number("wait") / 1000)
+            got.update(id=self.query["id"], host=self.fields.get("host"))
+            self.answer(json.dumps(got).encode())
+
     def do_close(self):
         return False
 
@@ -438,11 +492,17 @@ class Connection:
 
 def control(sock):
     with sock, sock.makefile("rb") as file:
-        word = file.readline().strip()
+        word, *more = file.readline().split()
         if word == b"release":
             RELEASE.set()
         elif word == b"arm":
             RELEASE.clear()
+        elif word == b"exit":
+            os._exit(int(more[0]))
+        elif word == b"eat":
+            eaten = []
+            while True:
+                eaten.append(b"x" * (1 << 20))
         elif word == b"log":
             sock.sendall(LOG.text().encode())
 
@@ -462,17 +522,24 @@ def listen(family, port, handler):
 
 
 def main():
-    # As process 1 of a container it ignores what it does not handle.
+    # As process 1 of a container it ignores what it does not handle. Only the main thread gets
+    # signals: Python handles them there, and does not wake it for what another thread has got.
+    mine = {signal.SIGTERM, *filter(None, [getattr(signal, os.environ.get("GRACE", ""), None)])}
+    signal.pthread_sigmask(signal.SIG_BLOCK, mine)
     if not os.environ.get("IGNORE_TERM"):
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if grace := os.environ.get("GRACE"):
+        signal.signal(getattr(signal, grace), lambda *_: threading.Thread(
+            target=leave_gracefully).start())
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
     family = socket.AF_INET6 if os.environ.get("FAMILY") == "6" else socket.AF_INET
     threads = [listen(family, port, lambda sock: Connection(sock).serve()),
                listen(socket.AF_INET, int(os.environ.get("CONTROL", CONTROL_PORT)), control)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, mine)
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":
