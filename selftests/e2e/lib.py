@@ -207,7 +207,8 @@ class Lab:
 
 class Container:
     def __init__(self, lab, name, domain=None, *, image="python", port=None, command=None,
-                 labels=None, environ=None, options=(), wait=True, network=None, control=None):
+                 labels=None, environ=None, options=(), wait=True, network=None, control=None,
+                 run=True):
         self.lab, self.name = lab, name
         lab.script("image", image)
         self.port = port or {"python": 8000, "nginx": 80, "node": 3000, "busybox": 80}[image]
@@ -222,7 +223,8 @@ class Container:
         all_environ = {"NAME": name, "PYTHONDONTWRITEBYTECODE": "1", **(environ or {})}
         if control:
             all_environ["CONTROL"] = control
-        arguments = ["run", "-d", "--name", name, "-v", f"{HERE}:/e2e:ro", *options]
+        arguments = ["run", "-d"] if run else ["create"]
+        arguments += ["--name", name, "-v", f"{HERE}:/e2e:ro", *options]
         if network:
             arguments += ["--network", network]
         for key, value in all_labels.items():
@@ -230,12 +232,22 @@ class Container:
         for key, value in all_environ.items():
             arguments += ["-e", f"{key}={value}"]
         self.id = lab.docker(*arguments, image, *(command or ()))
-        self.address = lab.docker(
-            "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.id)
-        if network:
+        self.network = network or ""
+        if run:
+            self.started(wait)
+
+    def start(self, wait=True):
+        self.lab.docker("start", self.id)
+        self.started(wait)
+
+    def started(self, wait=True):
+        self.address = self.lab.docker(
+            "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}",
+            self.id).split(" ")[0]
+        if self.network:
             self.address = self.address or "127.0.0.1"
-        if wait and not (network or "").startswith("container:"):
-            wait_for(self.listens, f"container {name} listens", 15)
+        if wait and not self.network.startswith("container:"):
+            wait_for(self.listens, f"container {self.name} listens", 15)
 
     def listens(self):
         return self.takes(self.port) and (
