@@ -4,7 +4,7 @@
 Requests run all the while (lib_load.py)."""
 import lib
 from lib import check, expect, wait_for
-from lib_load import KNOWN, REACTS, Load, backend, owners, start, when
+from lib_load import KNOWN, REACTS, Load, backend, listening, owners, start, when
 
 
 # Exits
@@ -75,14 +75,6 @@ def test_restart(lab, grace):
         load.wait("solo.test", "solo", 20)
         load.wait("duo.test", "left")
         load.wait("duo.test", "right")
-
-
-def listening(load, lab, container, domain):
-    """A container that has just started and does not listen yet answers 502, if it has no health
-    check; from the start to the first answer."""
-    begun = when(lab, container, "start") - 0.05
-    up = load.wait(domain, container.name, 1, begun)
-    load.only(domain, 502, since=begun).end(up)
 
 
 def test_crash_loop(lab):

@@ -359,5 +359,13 @@ def when(lab, container, action, since=0):
     return lib.wait_for(last, f"{action} of {container.name}", 20)
 
 
+def listening(load, lab, container, domain):
+    """A container that has just started and does not listen yet answers 502, if it has no health
+    check; from the start to the first answer."""
+    begun = when(lab, container, "start") - 0.05
+    up = load.wait(domain, container.name, 1, begun)
+    load.only(domain, 502, since=begun).end(up)
+
+
 if __name__ == "__main__":
     asyncio.run(Generator(sys.argv[1], sys.argv[3:], sys.argv[2]).run())

@@ -17,17 +17,18 @@ def test_first_list(lab):
     link = f"{lab.dir}/late.sock"
     agent = lab.agent("--docker-socket", link, ready=False)
     wait_for(lambda: agent.status().get("running"), "the agent runs")
+    load = Load(lab, owners(unknown=[]))
+    before = [load.only(domain, 503) for domain in ("steady.test", "unknown.test")]
     try:
-        with Load(lab, owners(unknown=[])) as load:
-            with load.only("steady.test", 503), load.only("unknown.test", 503):
-                for domain in ("steady.test", "unknown.test"):
-                    load.wait(domain, 503)
-                lib.must("ln", "-s", lab.docker_socket, link)
-                load.only("unknown.test", 404)
-                load.wait("steady.test", "steady")
-                load.wait("unknown.test", 404)
-            for domain, who in (("steady.test", "steady"), ("unknown.test", 404)):
-                load.wait(domain, who, 20)
+        with load:
+            for window in before:
+                load.wait(window.domain, 503)
+            lib.must("ln", "-s", lab.docker_socket, link)
+            load.only("unknown.test", 404)
+            for window, who in zip(before, ("steady", 404)):
+                load.wait(window.domain, who)
+                window.end()
+                load.wait(window.domain, who, 20)
     finally:
         lib.must("rm", "-f", link)
 
