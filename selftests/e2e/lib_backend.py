@@ -34,7 +34,7 @@ What it does is asked for by the request's path and query:
 Another port, 9000, takes one line: `log` answers with the events so far, JSON, one a line;
 `release` lets go what is held, until `arm`; `exit N` exits with that status at once; `eat` takes
 memory until there is none. NAME, IGNORE_TERM, FAMILY=6, JOURNAL in the environment; GRACE=SIGNAL:
-at this signal it goes on, and exits once no request is under way and none has come for 0.3 s.
+at this signal it goes on, and exits once no /load is under way and none has come for 0.3 s.
 """
 import fcntl
 import hashlib
@@ -227,8 +227,7 @@ class Connection:
             self.read_body()
             self.answer(b"no such path\n", status="404 Not Found")
             return True
-        with UNDER_WAY:
-            more = answer()
+        more = answer()
         return more is not False and self.fields.get("connection", "").lower() != "close"
 
     def number(self, name, default=0):
@@ -343,11 +342,12 @@ class Connection:
         self.answer(b"late\n")
 
     def do_load(self):
-        JOURNAL.add(self.query["id"], self.method, self.fields.get("host"))
-        got = json.loads(self.read_body())
-        time.sleep(self.number("wait") / 1000)
-        got.update(id=self.query["id"], host=self.fields.get("host"))
-        self.answer(json.dumps(got).encode())
+        with UNDER_WAY:
+            JOURNAL.add(self.query["id"], self.method, self.fields.get("host"))
+            got = json.loads(self.read_body())
+            time.sleep(self.number("wait") / 1000)
+            got.update(id=self.query["id"], host=self.fields.get("host"))
+            self.answer(json.dumps(got).encode())
 
     def do_close(self):
         return False

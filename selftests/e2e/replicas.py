@@ -69,7 +69,7 @@ def test_come_and_go(lab, engine):
     agent = start(lab, "--datapath", engine)
     options = {"environ": {"GRACE": "SIGTERM"}, "labels": service(COMPOSE, "herd"),
                "options": ("--health-cmd", "busybox wget -q -O /dev/null http://127.0.0.1:8000/name",
-                           "--health-interval", "100ms")}
+                           "--health-interval", "400ms")}
     names = [f"herd{i}" for i in range(4)]
 
     def another(name):
