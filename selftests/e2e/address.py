@@ -131,12 +131,16 @@ def test_no_network_yet(lab):
     with networks(lab, late=()):
         bare = backend(lab, "bare", "bare.test", options=("--network", "none"), wait=False)
         rejected(agent, "bare", "address")
-        with Load(lab, owners(bare="bare")) as load, load.only("bare.test", 404, 503, 502):
-            load.wait("bare.test", (404, 503))
+        load = Load(lab, owners(bare="bare"))
+        early = load.only("bare.test", 404)
+        with load:
+            load.wait("bare.test", 404)
             lab.docker("network", "disconnect", "none", bare.id)
             load.event("network connect")
             lab.docker("network", "connect", "late", bare.id)
             load.wait("bare.test", "bare")
+            early.end()
+            load.wait("bare.test", "bare", 20)
         goes_to(agent, "bare.test", address_on(lab, bare, "late"), 8000, "late")
         expect(agent.refused(), {}, "rejected")
 
@@ -168,10 +172,13 @@ def test_own_listener(lab, port):
                   command=("sleep", "600"), wait=False)
     lab.container("behind", "behind.test", image="busybox", network="container:mirror",
                   labels=labels, command=("sleep", "600"), wait=False)
-    with Load(lab, owners(mirror=[], behind=[])) as load:
+    for name in ("mirror", "behind"):
+        rejected(agent, name, label="kakuremichi.port")
+    load = Load(lab, owners(mirror=[], behind=[]))
+    for domain in ("mirror.test", "behind.test"):
+        load.only(domain, 404)
+    with load:
         for name in ("mirror", "behind"):
-            load.only(f"{name}.test", 404)
-            rejected(agent, name, label="kakuremichi.port")
             load.wait(f"{name}.test", 404, 10)
     expect(agent.stop(), 0, "exit status")
     other = lab.agent("--listen-http", "0.0.0.0:81", "--listen-tls", "off")
@@ -294,8 +301,9 @@ def test_published(lab):
         goes_to(agent, "wide.test", "127.0.0.1", 8098)
         goes_to(agent, "narrow.test", lab.edge_addr, 8099)
         rejected(agent, "closed", "published")
-        with Load(lab, {"wide.test": ["wide"], "narrow.test": ["narrow"], "closed.test": []}) as load:
-            load.only("closed.test", 404)
+        load = Load(lab, {"wide.test": ["wide"], "narrow.test": ["narrow"], "closed.test": []})
+        load.only("closed.test", 404)
+        with load:
             load.wait("wide.test", "wide", 20)
             load.wait("narrow.test", "narrow", 20)
             load.only("wide.test", 404, 503)

@@ -19,8 +19,8 @@ At the end every request is judged, by what README.md and docs/HTTP.md promise:
 - Every request is answered by a container, in full, and the answer tells of the very request; but
   a request that overlaps a time of `only` may have one of these statuses (503 with Retry-After: 5),
   if no container got it;
-  and one that was sent before a container died may fail (502, 504, or cut) if that container's
-  journal has it, or nobody's: then it died with it.
+  and one that was sent before a container died may fail (502, 504, or cut; 503 for a GET that was
+  tried again) if that container's journal has it, or nobody's: then it died with it.
 - No request stands in two journals, or twice in one: but GET twice, if it had no answer of the first.
 """
 import asyncio
@@ -142,21 +142,24 @@ class Load:
         them that get no requests before `add`."""
         import lib      # here, since the process has no use for it
         self.lib, self.lab, self.owners = lib, lab, {d: set(n) for d, n in owners.items()}
-        self.windows, self.deaths, self.silences, self.events = [], {}, [], []
+        self.windows, self.deaths, self.silences, self.events = [], [], [], []
         Load.count += 1
         self.path = f"{lab.dir}/load-{Load.count}"
-        domains = [domain for domain in owners if domain not in extra]
+        self.domains = set(owners) - set(extra)
         self.journals = f"{lab.dir}/journal"
         for name in os.listdir(self.journals):     # of an earlier load, with the same numbers
             os.truncate(f"{self.journals}/{name}", 0)
         self.command = ["nsenter", f"--net=/run/netns/{lab.client_ns}", "--", sys.executable,
-                        __file__, lab.edge_addr, self.path, *domains]
+                        __file__, lab.edge_addr, self.path, *sorted(self.domains)]
         self.offset, self.records = 0, []
 
     def __enter__(self):
         popen = self.lib.subprocess.Popen
         self.process = popen(self.command, stdin=self.lib.subprocess.PIPE, text=True)
         self.lib.wait_for(lambda: os.path.exists(self.path), "the load has begun", 10)
+        # One of the slow ones to each domain has ended: from now on there are always some.
+        self.lib.wait_for(lambda: self.domains <= {r.domain for r in self.read() if r.wait},
+                          "requests of all kinds are under way", 10)
         return self
 
     def __exit__(self, kind, *_):
@@ -221,7 +224,7 @@ class Load:
 
     def lost(self, name, died):
         """This container died at that time (`when`), and requests with it."""
-        self.deaths[name] = died
+        self.deaths.append((name, died))
 
     def silent(self, name, since, until=float("inf")):
         """In this time the container got no request."""
@@ -246,10 +249,11 @@ class Load:
                     record.outcome == "status" and not entries and \
                     record.sent < window.until + SLACK and record.done > window.since:
                 return str(record.status)
-        if record.outcome == "timeout" or record.status not in (0, 502, 504):
+        again = 503 if record.method == "GET" else 502
+        if record.outcome == "timeout" or record.status not in (0, 502, 504, again):
             return None
         holders = {name for _, name, _, _ in entries}
-        for name, died in self.deaths.items():
+        for name, died in self.deaths:
             if name in self.owners[record.domain] and holders <= {name} and \
                     record.sent < died + SLACK and record.done > died - SLACK:
                 return "lost with its container"

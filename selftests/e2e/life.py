@@ -6,7 +6,7 @@ import time
 
 import lib
 from lib import check, expect, wait_for
-from lib_load import KNOWN, REACTS, Load, backend, owners, start, steady, when
+from lib_load import KNOWN, REACTS, Load, backend, listening, owners, start, steady, when
 
 
 # Before the first list
@@ -39,13 +39,15 @@ def test_start(lab):
     """a container that was only created is unknown; it is served as soon as it has been started"""
     agent = start(lab)
     born = backend(lab, "born", "born.test", run=False)
-    with Load(lab, owners(born="born")) as load:
-        with load.only("born.test", 404, 502):   # 502 while it does not listen yet
-            load.wait("born.test", 404, 20)
-            expect(agent.routes().get("born.test"), None, "routes of one that was never started")
-            load.event("start")
-            born.start()
-            load.wait("born.test", "born")
+    load = Load(lab, owners(born="born"))
+    early = load.only("born.test", 404)
+    with load:
+        load.wait("born.test", 404, 20)
+        expect(agent.routes().get("born.test"), None, "routes of one that was never started")
+        load.event("start")
+        born.start()
+        listening(load, lab, born, "born.test")
+        early.end()
         load.wait("born.test", "born", 20)
 
 
@@ -56,23 +58,26 @@ def test_health(lab):
         "--health-cmd", "test -e /tmp/well", "--health-interval", "200ms", "--health-retries", "1",
         "--health-start-period", "60s"))
     wait_for(lambda: agent.states("frail.test") == {"frail": "starting"}, "it is starting")
-    with Load(lab, owners(frail="frail")) as load:
-        for state in ("starting", "unhealthy"):
-            with load.only("frail.test", 503):
-                since = time.monotonic()
-                wait_for(lambda: agent.states("frail.test") == {"frail": state}, state)
-                gone = load.wait("frail.test", 503, 20, since)
-                load.silent("frail", gone, load.event(f"healthy again after {state}"))
-                lab.docker("exec", frail.id, "touch", "/tmp/well")
-                load.wait("frail.test", "frail")
-            load.wait("frail.test", "frail", 20)
-            if state == "unhealthy":
-                break
-            sick = load.only("frail.test", 503)
-            load.event("unhealthy")
-            lab.docker("exec", frail.id, "rm", "/tmp/well")
-            load.wait("frail.test", 503)
-            sick.end()
+    load = Load(lab, owners(frail="frail"))
+    down = load.only("frail.test", 503)
+    with load:
+        load.wait("frail.test", 503, 20)
+        healthy_again(lab, load, frail, down)
+        down = load.only("frail.test", 503)
+        load.event("unhealthy")
+        lab.docker("exec", frail.id, "rm", "/tmp/well")
+        wait_for(lambda: agent.states("frail.test") == {"frail": "unhealthy"}, "it is unhealthy")
+        load.wait("frail.test", 503, 20, time.monotonic() + REACTS)
+        healthy_again(lab, load, frail, down)
+
+
+def healthy_again(lab, load, frail, down):
+    """It has not got any request for a while."""
+    load.silent("frail", load.wait("frail.test", 503), load.event("healthy"))
+    lab.docker("exec", frail.id, "touch", "/tmp/well")
+    load.wait("frail.test", "frail")
+    down.end()
+    load.wait("frail.test", "frail", 20)
 
 
 def test_health_of_a_replica(lab):
