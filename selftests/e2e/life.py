@@ -129,18 +129,21 @@ def test_rename(lab):
     """a container that is renamed: `routes` shows the new name, and no request fails"""
     agent = start(lab)
     bride = backend(lab, "maiden", "bride.test")
+    lab.container("rival", "bride.test", image="busybox", wait=False)
     agent.wait_route("bride.test", "maiden")
+    wait_for(lambda: "maiden" in agent.refused().get("rival", {}).get("reason", ""), "a conflict")
     with Load(lab, owners(bride="maiden")) as load:     # who goes on to say its first name
         load.wait("bride.test", "maiden")
         load.event("rename")
         lab.docker("rename", bride.id, "married")
         agent.wait_route("bride.test", "married")
+        wait_for(lambda: "married" in agent.refused()["rival"]["reason"], "the conflict says so too")
         load.wait("bride.test", "maiden", 20)
 
 
 def test_networks(lab):
     """networks are connected and disconnected: the route follows, and without any it says why"""
-    agent = start(lab)
+    agent = start(lab, "--drain-timeout", "1s")
     for name in ("near", "far"):
         lab.docker("network", "create", name)
     mover = backend(lab, "mover", "mover.test", options=("--network", "near"))
@@ -177,31 +180,37 @@ def move(lab, load, agent, network, container):
 
 # Told to stop
 
-@lib.each("SIGTERM", "SIGQUIT", "SIGUSR1")
-def test_stop(lab, stop_signal):
+def test_stop(lab):
     """docker stop: no further request, all under way are answered; 503, then 404; replicas take over"""
     agent = start(lab)
-    options = {"environ": {"GRACE": stop_signal}, "options": ("--stop-signal", stop_signal)}
-    solo, left, _ = (backend(lab, name, domain, **options) for name, domain in (
-        ("solo", "solo.test"), ("left", "duo.test"), ("right", "duo.test")))
-    agent.wait_route("solo.test", "solo")
+    # Each by its own stop signal; of the two for one domain the one.
+    signals = {"term": "SIGTERM", "quit": "SIGQUIT", "usr1": "SIGUSR1", "left": "SIGQUIT"}
+    stopped = [backend(lab, name, f"{'duo' if name == 'left' else name}.test",
+                       environ={"GRACE": stop_signal}, options=("--stop-signal", stop_signal))
+               for name, stop_signal in signals.items()]
+    solos = stopped[:3]
+    backend(lab, "right", "duo.test")
     agent.wait_route("duo.test", "left", "right")
-    with Load(lab, owners(solo="solo", duo=["left", "right"])) as load:
-        for domain, name in (("solo.test", "solo"), ("duo.test", "left"), ("duo.test", "right")):
-            load.wait(domain, name)
-        drained = load.only("solo.test", 503)
+    with Load(lab, owners(duo=["left", "right"], **{c.name: c.name for c in solos})) as load:
+        for container in solos:
+            load.wait(f"{container.name}.test", container.name)
+        for name in ("left", "right"):
+            load.wait("duo.test", name)
+        drained = [load.only(f"{c.name}.test", 503) for c in solos]
         told = load.event("docker stop")
-        lab.docker("stop", solo.id, left.id)
-        ended = when(lab, solo, "die")
-        check(ended - told < 5, f"they end by themselves, not after {ended - told:.1f} s")
-        for container in (solo, left):
+        lab.docker("stop", *(c.id for c in stopped))
+        for container in stopped:
+            ended = when(lab, container, "die")
+            check(ended - told < 5, f"{container.name} ends by itself, after {ended - told:.1f} s")
             load.silent(container.name, when(lab, container, "kill") + REACTS)
-        load.only("solo.test", 404, since=ended - 0.01)
-        load.wait("solo.test", 404, 1)
-        drained.end(ended + KNOWN + 0.5)
-        load.wait("solo.test", 404, 20)
-        load.wait("duo.test", "right", 20)
-        agent.wait_route("solo.test")
+        for container, window in zip(solos, drained):
+            ended = when(lab, container, "die")
+            load.only(window.domain, 404, since=ended - 0.01)
+            load.wait(window.domain, 404, 1)
+            window.end(ended + KNOWN + 0.5)
+            load.wait(window.domain, 404, 10)
+            agent.wait_route(window.domain)
+        load.wait("duo.test", "right", 10)
         agent.wait_route("duo.test", "right")
 
 
@@ -221,12 +230,13 @@ def test_other_signals(lab):
 
 def test_stubborn(lab):
     """one that ignores its stop signal and still runs 10 s after its stop timeout is active again"""
-    agent = start(lab)
+    agent = start(lab, "--drain-timeout", "12s")
     stubborn = backend(lab, "stubborn", "stubborn.test", environ={"IGNORE_TERM": 1},
                        options=("--stop-timeout", "1"))
     agent.wait_route("stubborn.test", "stubborn")
     with Load(lab, owners(stubborn="stubborn")) as load:
-        load.wait("stubborn.test", "stubborn")
+        stream = lab.connect()
+        stream.upgrade("echo", "stubborn.test")
         with load.only("stubborn.test", 503):
             told = load.event("the stop signal")
             stubborn.kill("TERM")
@@ -234,8 +244,11 @@ def test_stubborn(lab):
             again = load.wait("stubborn.test", "stubborn", 1, time.monotonic() + REACTS, 20)
         load.silent("stubborn", when(lab, stubborn, "kill") + REACTS, told + 10.5)
         check(10.5 < again - told < 14, f"it was active again after {again - told:.1f} s")
-        load.wait("stubborn.test", "stubborn", 20)
         expect(agent.states("stubborn.test"), {"stubborn": "active"}, "states")
+        load.wait("stubborn.test", "stubborn", 1, told + 13)    # past the time for draining
+        stream.send(b"hello")
+        expect(stream.file.read(5), b"hello", "what comes back on a stream from before")
+        stream.close()
         with load.only("stubborn.test", 503):   # and a second time
             stubborn.kill("TERM")
             load.wait("stubborn.test", 503)

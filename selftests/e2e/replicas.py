@@ -18,24 +18,25 @@ def service(kind, name):
 
 # Replicas
 
-@lib.each("compose", "swarm", "image and labels")
-def test_pool(lab, how):
+def test_pool(lab):
     """who is a replica: one pool, all of it is used; others of the same domain are in conflict"""
     agent = start(lab)
-    kind = {"compose": COMPOSE, "swarm": SWARM}.get(how)
-    # Compose and Swarm write more labels, which differ from one replica to the next.
-    labels = [{**(service(kind, "web") if kind else {}), **({"number": i} if kind else {})}
-              for i in range(3)]
-    pool = [backend(lab, f"pool{i}", "pool.test", labels=labels[i]) for i in range(3)]
-    backend(lab, "stranger", "pool.test",
-            labels=service(kind, "other") if kind else {"another": "label"})
-    names = [c.name for c in pool]
-    agent.wait_route("pool.test", *names)
-    with Load(lab, owners(pool=names)) as load:
-        for name in names:
-            load.wait("pool.test", name, 10)
-        wait_for(lambda: list(agent.refused()) == ["stranger"], "the other one is in conflict")
-        check(any(name in agent.refused()["stranger"]["reason"] for name in names), "with whom")
+    pools = {}
+    for how, kind in (("compose", COMPOSE), ("swarm", SWARM), ("alike", None)):
+        # Compose and Swarm write more labels, which differ from one replica to the next.
+        pools[how] = [backend(lab, f"{how}{i}", f"{how}.test", labels={
+            **service(kind, "web"), "number": i} if kind else {}).name for i in range(3)]
+        backend(lab, f"{how}-other", f"{how}.test",
+                labels=service(kind, "other") if kind else {"another": "label"})
+    for how, names in pools.items():
+        agent.wait_route(f"{how}.test", *names)
+    with Load(lab, owners(**pools)) as load:
+        for how, names in pools.items():
+            for name in names:
+                load.wait(f"{how}.test", name, 5)
+        expect(sorted(agent.refused()), sorted(f"{how}-other" for how in pools), "in conflict")
+        for how, names in pools.items():
+            check(names[0] in agent.refused()[f"{how}-other"]["reason"], "with the oldest")
 
 
 def test_least_connections(lab):
