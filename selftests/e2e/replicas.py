@@ -64,7 +64,7 @@ def test_least_connections(lab):
         expect(len(set(turns[at:at + 3])), 3, f"different ones of three in a row: {turns}")
 
 
-@lib.each(*lib.ENGINES)
+@lib.each(*(lib.ENGINES if lib.LONG else ("both",)))
 def test_come_and_go(lab, engine):
     """replicas are added, stopped and started: not one request fails"""
     agent = start(lab, "--datapath", engine)
