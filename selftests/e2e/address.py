@@ -330,6 +330,18 @@ def test_published(lab):
         container.remove()
 
 
+def test_published_elsewhere(lab):
+    """an agent that reaches none of its networks, but the published port: that"""
+    with networks(lab, away=("--subnet", "198.18.8.0/24")):
+        backend(lab, "away", "away.test",
+                options=("--network", "away", "-p", f"{lab.edge_addr}:8096:8000"))
+        agent = lab.agent(ns="client")
+        goes_to(agent, "away.test", lab.edge_addr, 8096)
+        with Load(lab, {"away.test": ["away"]}, address=lab.client_addr) as load:
+            load.wait("away.test", "away", 20)
+        expect(agent.stop(), 0, "exit status")
+
+
 def test_ipv6_only(lab):
     """no IPv4 address: the IPv6 one"""
     with networks(lab, six=("--ipv6", "--subnet", "fd6b:6b6d:6::/64")), \

@@ -291,13 +291,13 @@ class Agent:
     """flags: pairs "--name", "value", which go before the lab's own; None: not even that. wrapper: a
     command that runs it."""
 
-    def __init__(self, lab, *flags, environ=None, limit=None, wrapper=()):
+    def __init__(self, lab, *flags, environ=None, limit=None, wrapper=(), ns="edge"):
         self.lab = lab
         self.flags = {**default_flags(lab), **dict(zip(flags[::2], flags[1::2]))}
         self.flags.update(FORCED.get(self.flags.get("--datapath"), {}))
         lab.agent_count += 1
         self.log_path = f"{lab.dir}/agent-{lab.agent_count}.log"
-        command = [str(ROOT / "scripts/lab"), "run", "edge", *wrapper, BINARY, "run"]
+        command = [str(ROOT / "scripts/lab"), "run", ns, *wrapper, BINARY, "run"]
         if limit:   # of open files
             command = ["prlimit", f"--nofile={limit}:{limit}", *command]
         for flag, value in self.flags.items():

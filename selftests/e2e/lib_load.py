@@ -137,9 +137,9 @@ class Generator:
 class Load:
     count = 0
 
-    def __init__(self, lab, owners, extra=()):
+    def __init__(self, lab, owners, extra=(), address=None):
         """owners: domain -> names of the containers that may ever answer for it. extra: domains of
-        them that get no requests before `add`."""
+        them that get no requests before `add`. address: the agent's, if not the edge's."""
         import lib      # here, since the process has no use for it
         self.lib, self.lab, self.owners = lib, lab, {d: set(n) for d, n in owners.items()}
         self.windows, self.deaths, self.silences, self.events = [], [], [], []
@@ -150,7 +150,7 @@ class Load:
         for name in os.listdir(self.journals):     # of an earlier load, with the same numbers
             os.truncate(f"{self.journals}/{name}", 0)
         self.command = ["nsenter", f"--net=/run/netns/{lab.client_ns}", "--", sys.executable,
-                        __file__, lab.edge_addr, self.path, *sorted(self.domains)]
+                        __file__, address or lab.edge_addr, self.path, *sorted(self.domains)]
         self.offset, self.records = 0, []
 
     def __enter__(self):
