@@ -255,7 +255,7 @@ class Load:
         holders = {name for _, name, _, _ in entries}
         for name, died in self.deaths:
             if name in self.owners[record.domain] and holders <= {name} and \
-                    record.sent < died + SLACK and record.done > died - SLACK:
+                    record.sent < died + 0.01 and record.done > died - SLACK:
                 return "lost with its container"
         return None
 
