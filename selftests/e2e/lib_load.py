@@ -222,9 +222,11 @@ class Load:
         self.windows.append(Window(domain, statuses, since))
         return self.windows[-1]
 
-    def lost(self, name, died):
-        """This container died at that time (`when`), and requests with it."""
-        self.deaths.append((name, died))
+    def lost(self, name, died, heir=False):
+        """This container died at that time (`when`), and requests with it. Of a domain that has no
+        other, those too that were sent before the agent heard of it. heir: what else the domain has
+        is no replica and has to wait for that."""
+        self.deaths.append((name, died, heir))
 
     def silent(self, name, since, until=float("inf")):
         """In this time the container got no request."""
@@ -253,9 +255,11 @@ class Load:
         if record.outcome == "timeout" or record.status not in (0, 502, 504, again):
             return None
         holders = {name for _, name, _, _ in entries}
-        for name, died in self.deaths:
+        for name, died, heir in self.deaths:
+            alone = heir or self.owners[record.domain] == {name}
+            # Docker tells of a death when it gets round to it.
             if name in self.owners[record.domain] and holders <= {name} and \
-                    record.sent < died + 0.01 and record.done > died - SLACK:
+                    record.sent < died + (REACTS if alone else 0.01) and record.done > died - 2:
                 return "lost with its container"
         return None
 

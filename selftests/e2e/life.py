@@ -175,7 +175,7 @@ def move(lab, load, agent, network, container):
     """Takes the network away. When the last request may have gone to its address there."""
     load.event(f"network disconnect {network}")
     lab.docker("network", "disconnect", network, container.id)
-    return time.monotonic() + REACTS
+    return time.monotonic()
 
 
 # Told to stop

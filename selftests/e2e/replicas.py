@@ -128,7 +128,7 @@ def test_conflict(lab):
             load.event(f"{heir.name} goes")
             heir.remove()
             at = when(lab, heir, "die")
-            load.lost(heir.name, at)
+            load.lost(heir.name, at, heir=True)
             load.silent(heir.name, at)
             back = load.wait("throne.test", heirs[number + 1].name)
             check(back - at < 3, f"the next one took over after {back - at:.1f} s")
@@ -225,7 +225,7 @@ def test_service_conflict(lab):
         with load.only("web.test", 503):
             load.event("the older goes")
             first.remove()
-            load.lost("first", when(lab, first, "die"))
+            load.lost("first", when(lab, first, "die"), heir=True)
             load.wait("web.test", "second")
         load.wait("api.test", "second", 20)
         wait_for(lambda: not agent.refused(), "no conflict is left")
