@@ -254,14 +254,18 @@ class Load:
         again = 503 if record.method == "GET" else 502
         if record.outcome == "timeout" or record.status not in (0, 502, 504, again):
             return None
-        holders = {name for _, name, _, _ in entries}
-        for name, died, heir in self.deaths:
-            alone = heir or self.owners[record.domain] == {name}
-            # Docker tells of a death when it gets round to it.
-            if name in self.owners[record.domain] and holders <= {name} and \
-                    record.sent < died + (REACTS if alone else 0.01) and record.done > died - 2:
-                return "lost with its container"
-        return None
+        died = {name for name, at, heir in self.deaths if self.died_with(record, name, at, heir)}
+        return "lost with its container" if died and self.holders(entries) <= died else None
+
+    def died_with(self, record, name, died, heir):
+        alone = heir or self.owners[record.domain] == {name}
+        # Docker tells of a death when it gets round to it.
+        return name in self.owners[record.domain] and \
+            record.sent < died + (REACTS if alone else 0.01) and record.done > died - 2
+
+    @staticmethod
+    def holders(entries):
+        return {name for _, name, _, _ in entries}
 
     def faults(self):
         journal = self.journal()
@@ -275,7 +279,7 @@ class Load:
                 if why is None:
                     yield "failed", record, entries
                 excused[why] += 1
-            elif record.container not in {name for _, name, _, _ in entries}:
+            elif record.container not in self.holders(entries):
                 yield "is not in the journal", record, entries
             if len(entries) > (1 if record.method == "POST" else 2):
                 yield "sent too often", record, entries

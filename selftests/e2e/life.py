@@ -128,17 +128,15 @@ def test_pause(lab):
 def test_rename(lab):
     """a container that is renamed: `routes` shows the new name, and no request fails"""
     agent = start(lab)
-    bride = backend(lab, "maiden", "bride.test")
-    lab.container("rival", "bride.test", image="busybox", wait=False)
-    agent.wait_route("bride.test", "maiden")
-    wait_for(lambda: "maiden" in agent.refused().get("rival", {}).get("reason", ""), "a conflict")
-    with Load(lab, owners(bride="maiden")) as load:     # who goes on to say its first name
-        load.wait("bride.test", "maiden")
-        load.event("rename")
-        lab.docker("rename", bride.id, "married")
-        agent.wait_route("bride.test", "married")
-        wait_for(lambda: "married" in agent.refused()["rival"]["reason"], "the conflict says so too")
-        load.wait("bride.test", "maiden", 20)
+    lab.container("rival", "steady.test", image="busybox", wait=False)
+    wait_for(lambda: "steady" in agent.refused().get("rival", {}).get("reason", ""), "a conflict")
+    with Load(lab, owners()) as load:       # who goes on to say its first name
+        for name in ("married", "steady"):
+            load.event("rename")
+            lab.docker("rename", steady(lab).id, name)
+            agent.wait_route("steady.test", name)
+            wait_for(lambda: name in agent.refused()["rival"]["reason"], "the conflict says so too")
+            load.wait("steady.test", "steady", 20)
 
 
 def test_networks(lab):
