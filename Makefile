@@ -55,6 +55,7 @@ UNIT := $(patsubst selftests/unit/%.c,%,$(sort $(wildcard selftests/unit/*.c)))
 PROG := $(patsubst selftests/prog_tests/%.c,%,$(sort $(wildcard selftests/prog_tests/*.c)))
 FUZZ := $(patsubst selftests/fuzz/%.c,%,$(sort $(wildcard selftests/fuzz/*.c)))
 FUZZ_SECONDS ?= 60
+JOBS ?= $(shell nproc)
 # Not tracing comparisons doubles the speed; the dictionaries know the words.
 FUZZ_CFLAGS := -std=gnu17 -O2 -g $(WARN) -D_GNU_SOURCE -Iuser -Ibpf -fno-sanitize-recover=all \
 	       -fsanitize=fuzzer,address,undefined -fno-sanitize-coverage=trace-cmp
@@ -166,31 +167,31 @@ deps-all:
 # These three must work on a machine on which nothing is installed yet, so make is called again
 # once the dependencies are there.
 demo: deps
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory all
 	$(Q)scripts/demo
 
 check: deps
-	$(Q)$(MAKE) --no-print-directory all
-	$(Q)$(MAKE) --no-print-directory O=$(SANO) SAN=address,undefined all selftests
-	$(Q)$(MAKE) --no-print-directory fuzzers
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory all
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory O=$(SANO) SAN=address,undefined all selftests
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory fuzzers
 	$(Q)selftests/run
 
 check-long: deps
-	$(Q)$(MAKE) --no-print-directory all
-	$(Q)$(MAKE) --no-print-directory O=$(SANO) SAN=address,undefined all selftests
-	$(Q)$(MAKE) --no-print-directory fuzzers
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory all
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory O=$(SANO) SAN=address,undefined all selftests
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory fuzzers
 	$(Q)selftests/run --long
 
 check-kernels: deps-all
-	$(Q)$(MAKE) --no-print-directory all $(PROG:%=$(O)/prog_tests/%)
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory all $(PROG:%=$(O)/prog_tests/%)
 	$(Q)selftests/kernels/run
 
 fuzz: deps
-	$(Q)$(MAKE) --no-print-directory fuzzers
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory fuzzers
 	$(Q)selftests/fuzz/run $(FUZZ_SECONDS)
 
 bench: deps-all
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) -j$(JOBS) --no-print-directory all
 	$(Q)selftests/bench/run
 
 DOCDIR := $(PREFIX)/share/doc/kakuremichi-agent

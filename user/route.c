@@ -338,7 +338,9 @@ static int add_domain(struct build *build, const struct route_source *source, co
 
 	if (word)
 		return refuse_own(table, source, domain, word);
-	if (known && source->gone)
+	/* a place that others may want, and no reason to tell of it */
+	if (source->gone && (known || build->backends == build->limits->backends ||
+			     table->count == build->limits->routes))
 		return 0;
 	if (known && (known->owner != source->owner ||
 		      strcmp(known->backends[0].group, source->group)))

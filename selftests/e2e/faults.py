@@ -274,7 +274,7 @@ def test_socket_proxy(lab):
     try:
         with Load(lab, owners(a, b), extra=("app-b.test",)) as load:
             load.wait("app-a.test", "app-a")
-            for turn in range(8 if not lib.LONG else 60):
+            for turn in range(6 if not lib.LONG else 60):
                 for verb, states in (("kill", ("draining", None)), ("start", ("active",))):
                     lab.docker(verb, b.id)
                     begin = time.monotonic()

@@ -32,7 +32,7 @@ import random
 import sys
 import time
 
-RATE, SLOW, SLOW_MS = 250, 12, 600
+RATE, SLOW, SLOW_MS = 210, 12, 600
 REACTS = 0.25       # how long the agent may take to hear of an event, on a busy machine
 KNOWN = 2           # how long the domain of a container that was stopped is known
 PATIENCE = 8        # seconds until an answer that does not come is a failure

@@ -614,6 +614,14 @@ static void gone_keeps_its_domain(void **state)
 	assert_string_equal(route_exact(table, "a.example")->backends[0].name, "c2");
 	assert_int_equal(table->rejected_count, 1);
 	route_table_put(&table);
+	/* where all is full it is not missed */
+	strcpy(other.labels.domains[0], "b.example");
+	table = build_from((struct route_source[]){ old, other }, 2,
+			   &(struct route_limits){ .routes = 1, .backends = 1 }, NULL);
+	assert_int_equal(table->count, 1);
+	assert_int_equal(table->rejected_count, 0);
+	route_table_put(&table);
+	strcpy(other.labels.domains[0], "a.example");
 	/* its address is somebody else's by now */
 	other.address = old.address;
 	strcpy(other.labels.domains[0], "b.example");
