@@ -69,6 +69,7 @@ struct docker {
 	bool renewing; /* the stream was cut, nobody was told yet, and another one is being opened */
 	uint64_t opened_ms, heard_ms; /* CLOCK_MONOTONIC, of this stream */
 	unsigned int silences;
+	uint64_t comparing_ms; /* since then a list is due, or under way, that should show nothing new */
 	uint64_t unplugged_ms; /* when an interface left a bridge, */
 	const struct host_port *unplugged; /* and which; while it is told of */
 
@@ -226,6 +227,7 @@ static void drop(struct docker *docker)
 	http_cancel(&docker->stream);
 	cancel_query(docker);
 	docker->stream_open = docker->listed = docker->overrun = false;
+	docker->comparing_ms = 0;
 	docker->seen_event_ns = docker->last_event_ns;
 	docker->held_count = docker->dirty.count = 0;
 	json_stream_reset(&docker->events);
@@ -427,15 +429,32 @@ static const char *version_answer(struct docker *docker)
 	return start_stream(docker) ? NULL : "out of memory";
 }
 
+/*
+ * The list that was just applied should have shown nothing new: has it, and nothing has come by the
+ * stream meanwhile? Then the stream is broken.
+ */
+static bool is_unheard(struct docker *docker)
+{
+	bool differ = containers_take_changed(docker->containers);
+	uint64_t since_ms = docker->comparing_ms;
+
+	docker->changed |= differ;
+	docker->comparing_ms = 0;
+	return differ && since_ms && docker->heard_ms < since_ms;
+}
+
 static const char *list_answer(struct docker *docker, const struct json *root)
 {
 	unsigned int before = containers_count(docker->containers);
+	bool unheard;
 
+	docker->changed |= containers_take_changed(docker->containers);
 	if (!docker->listed)
 		containers_trust_list(docker->containers, loop_now_ms(docker->loop));
 	if (!containers_apply(docker->containers, root, loop_now_ms(docker->loop)))
 		return "GET /containers/json was not answered as Docker does";
 	containers_asked_all(docker->containers);
+	unheard = is_unheard(docker);
 	/* what comes first is replayed as from then on */
 	replay_held(docker);
 	if (!docker->status.connected)
@@ -449,6 +468,8 @@ static const char *list_answer(struct docker *docker, const struct json *root)
 	set_connected(docker, true, "");
 	docker->changed |= !docker->status.ready;
 	docker->status.ready = true;
+	if (unheard)
+		renew(docker, "the list shows what no event has told of");
 	schedule(docker);
 	return NULL;
 }
@@ -717,11 +738,11 @@ static void silence_fire(struct loop_timer *timer)
 			loop_timer_set(docker->loop, timer, SILENCE_MS);
 		return;
 	}
-	if (docker->unplugged_ms > docker->heard_ms) {
+	if (docker->unplugged_ms > docker->heard_ms ||
+	    (silent_ms >= SILENCE_MS && ++docker->silences % SILENCES_A_LIST == 0)) {
 		docker->list_due = true;
+		docker->comparing_ms = now_ms;
 		docker->unplugged_ms = 0;
-	} else if (silent_ms >= SILENCE_MS && ++docker->silences % SILENCES_A_LIST == 0) {
-		docker->list_due = true;
 	} else if (silent_ms >= SILENCE_MS && !docker->query &&
 		   start_query(docker, QUERY_PING, "/_ping")) {
 		fail(docker, "out of memory");
