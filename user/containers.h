@@ -16,7 +16,10 @@ struct containers;
 /* 0 or -ENOMEM; `reach` is copied. */
 int containers_new(const struct dockerjson_reach *reach, struct containers **out);
 void containers_free(struct containers **containers);
-/* Health and the host's network are in no list of Podman's, and in no event: containers are inspected for them. */
+/*
+ * Health and the host's network are in no list of Podman's, and in no event: containers are inspected
+ * for them.
+ */
 void containers_set_podman(struct containers *containers, bool podman);
 
 /*

@@ -173,7 +173,8 @@ static int wait_for_address(struct route_source *source)
 
 	memset(&source->address, 0, sizeof(source->address));
 	memcpy(&source->address, &none, sizeof(none));
-	snprintf(source->via, sizeof(source->via), "no network has given it an address yet, and its port is not published");
+	snprintf(source->via, sizeof(source->via),
+		 "no network has given it an address yet, and its port is not published");
 	if (source->state < KKM_STARTING)
 		source->state = KKM_STARTING;
 	return -EAGAIN;

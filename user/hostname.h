@@ -30,7 +30,10 @@ int hostname_from_sni(const char *text, size_t len, char *out);
 
 /* "192.0.2.1" or "2001:db8::1" -> address and port; 0 or -EINVAL. */
 int address_parse(const char *text, uint16_t port, struct sockaddr_storage *out);
-/* "192.0.2.1:80", "[2001:db8::1]:80", "-:80" without an address; `out` holds ADDRESS_TEXT_MAX bytes. Returns out. */
+/*
+ * "192.0.2.1:80", "[2001:db8::1]:80", "-:80" without an address; `out` holds ADDRESS_TEXT_MAX bytes.
+ * Returns out.
+ */
 #define ADDRESS_TEXT_MAX (INET6_ADDRSTRLEN + 8)
 const char *address_print(const struct sockaddr_storage *address, char *out);
 socklen_t address_len(const struct sockaddr_storage *address);
