@@ -127,7 +127,7 @@ def test_killed_with_live_restore(lab):
     check(not agent.logs(msg="Removing Docker tunnel", domain="app-a.test"), "no route was removed")
 
 
-@lib.each("restarted", "killed and unseen", *(["killed"] if lib.LONG else []))
+@lib.each("killed and unseen", *(["killed", "restarted"] if lib.LONG else []))
 def test_other_addresses(lab, how):
     """containers come back with each other's addresses as dockerd does: never the wrong one"""
     # unseen: they are back for a while before the agent can ask the daemon anything
