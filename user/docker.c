@@ -537,7 +537,9 @@ static void query_done(void *ctx, int err, long status, const char *reason)
 
 	docker->query = NULL;
 	docker->query_kind = QUERY_NONE;
-	host_forget(docker->options.host);
+	/* while nobody answers, the bridges are those that the containers were on */
+	if (!err)
+		host_forget(docker->options.host);
 	if (err == -ETIMEDOUT && kind == QUERY_INSPECT)
 		containers_inspect_again(docker->containers, docker->asked.ids[0],
 					 loop_now_ms(docker->loop) + INSPECT_AGAIN_MS);

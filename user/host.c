@@ -183,20 +183,16 @@ static const void *attribute_of(const struct rtattr *attribute, int len, unsigne
 	return NULL;
 }
 
-static int compare_addresses(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
-{
-	size_t len;
-	const uint8_t *x = bytes_of(a, &len), *y = bytes_of(b, &len);
-
-	if (a->ss_family != b->ss_family)
-		return a->ss_family < b->ss_family ? -1 : 1;
-	return memcmp(x, y, len);
-}
-
-/* `address` is the first member of both, where one is a key. */
+/* Of struct learnt the first member; a key is an address alone. */
 static int compare_learnt(const void *a, const void *b)
 {
-	return compare_addresses(a, b);
+	const struct sockaddr_storage *one = a, *other = b;
+	size_t len;
+	const uint8_t *x = bytes_of(one, &len), *y = bytes_of(other, &len);
+
+	if (one->ss_family != other->ss_family)
+		return one->ss_family < other->ss_family ? -1 : 1;
+	return memcmp(x, y, len);
 }
 
 static struct learnt *find_learnt(struct host *host, const struct sockaddr_storage *address)
